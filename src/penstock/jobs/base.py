@@ -1,0 +1,104 @@
+"""The contract of a job store: what every engine promises, and the records that only jobs speak.
+
+The promise: when `enqueue` returns, the job is durable (as far as the engine is: see `durable`). Every accepted job
+reaches exactly one final state whatever process is killed at whatever moment. It may run more than once; only the
+newest attempt's writes count.
+
+    queued ──lease──▶ running ──finish──▶ succeeded | failed | cancelled
+       ▲                 │
+       └──retry, lost lease, hand-back
+
+The public verbs live here and do what is the same for all engines (validation, back-off, bookkeeping, metrics);
+an engine implements the underscored hooks beneath them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from penstock.types import JSON, Failure, Job, JobEvent, JobState, Priority, Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueued:
+    """The answer to an enqueue: `created` is False when the idempotency key found an earlier job with the same payload.
+
+    `position` counts the ready jobs that will be leased before it, as far as is known.
+    """
+
+    job: Job
+    created: bool
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a heartbeat learned: leases that are lost (stop, write nothing) and jobs whose cancel was asked for."""
+
+    lost: frozenset[str] = frozenset()
+    cancelled: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended. Exactly one of result, failure (`retry`: give it another attempt if one is left), cancelled."""
+
+    result: JSON = None
+    failure: Failure | None = None
+    retry: bool = False
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs; every field that is set must match."""
+
+    tenant: str | None = None
+    states: frozenset[JobState] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    priorities: frozenset[Priority] = frozenset()
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of jobs, newest first. `cursor` is given back to get the next page; None at the end."""
+
+    jobs: Sequence[Job]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """The health of one class. Ages and times in seconds; percentiles over the last few minutes (None: nothing ran)."""
+
+    priority: Priority
+    ready: int = 0
+    running: int = 0
+    delayed: int = 0
+    dead: int = 0
+    oldest_ready_age_s: float = 0.0
+    drain_per_s: float = 0.0
+    wait_s: Mapping[str, float] = field(default_factory=dict)
+    run_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event on its way into a job's log; the store gives it its sequence number."""
+
+    type: str
+    data: Mapping[str, JSON]
+
+
+__all__ = [
+    "Beat",
+    "Enqueued",
+    "Job",
+    "JobEvent",
+    "JobFilter",
+    "NewEvent",
+    "Outcome",
+    "Page",
+    "Progress",
+    "QueueStats",
+]

@@ -1,0 +1,293 @@
+"""The records everyone speaks. Frozen, slotted, JSON-shaped; times are Unix seconds, sizes bytes, offsets characters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+JSON: TypeAlias = Any
+"""Anything that JSON can say: None, bool, int, float, str, and lists and string-keyed mappings of these."""
+
+DEFAULT_TENANT = "default"
+
+
+class Priority(StrEnum):
+    """The class of a job. Interactive goes first; ageing sees to it that bulk is never starved."""
+
+    INTERACTIVE = "interactive"
+    NORMAL = "normal"
+    BULK = "bulk"
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+class JobState(StrEnum):
+    """`queued → running → succeeded | failed | cancelled`; `running → queued` on a retry or a lost lease."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """A final state never changes, but for a retry of a failed or cancelled job that somebody asks for."""
+        return self in FINAL_JOB_STATES
+
+
+FINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a job is: `done` of `total` in `stage` (total 0: not known yet)."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why something failed: a stable code, a message for people, and at which attempt."""
+
+    code: str
+    message: str
+    attempt: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What a caller asks for. `payload` is JSON and is never trusted by the worker that reads it.
+
+    `subject` names what the job is about (a document version, say), so that a reconciler can find what has no live job.
+    `id` may be chosen by the caller, so that two stores can agree on it before either is written.
+    `run_at` delays a job; `deadline` is the moment after which it is not started any more (both Unix seconds).
+    `time_limit_s` bounds one attempt. `result_ttl_s` is how long the record outlives the job's end.
+    """
+
+    kind: str
+    payload: Mapping[str, JSON] = field(default_factory=dict)
+    id: str | None = None
+    tenant: str = DEFAULT_TENANT
+    priority: Priority = Priority.NORMAL
+    subject: str | None = None
+    idempotency_key: str | None = None
+    run_at: float | None = None
+    deadline: float | None = None
+    time_limit_s: float = 3600.0
+    max_attempts: int = 3
+    result_ttl_s: float = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as its store knows it. `attempt` counts from 1 and is the fencing token of every write of that attempt."""
+
+    id: str
+    kind: str
+    tenant: str
+    priority: Priority
+    state: JobState
+    payload: Mapping[str, JSON]
+    attempt: int = 0
+    max_attempts: int = 3
+    subject: str | None = None
+    idempotency_key: str | None = None
+    progress: Progress | None = None
+    result: JSON = None
+    error: Failure | None = None
+    failures: Sequence[Failure] = ()
+    worker: str | None = None
+    cancel_requested: bool = False
+    created_at: float = 0.0
+    run_at: float = 0.0
+    deadline: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    time_limit_s: float = 3600.0
+    result_ttl_s: float = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """One line of a job's log. `seq` rises by one from 1 within the job; `type` is `state`, `progress` or `delta`."""
+
+    seq: int
+    type: str
+    data: Mapping[str, JSON]
+    attempt: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """A worker process as it describes itself in the registry. `ready` only once its models are loaded and warm."""
+
+    id: str
+    host: str
+    pid: int
+    kinds: Sequence[str]
+    concurrency: int
+    ready: bool
+    running: int = 0
+    models: Sequence[str] = ()
+    rss_bytes: int = 0
+    started_at: float = 0.0
+    seen_at: float = 0.0
+    detail: str = ""
+
+
+# --- collections and documents --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionOptions:
+    """What a collection's chunks and vectors are made with. Changing it means a reindex.
+
+    `chunk_tokens` and `chunk_overlap` are counted by the tokenizer of `embedding_model`.
+    """
+
+    embedding_model: str = "default"
+    chunker: str = "recursive"
+    chunk_tokens: int = 240
+    chunk_overlap: int = 32
+    reranker: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """A named set of documents of one tenant. `version` rises with every visible change of its content."""
+
+    id: str
+    tenant: str
+    name: str
+    version: int
+    options: CollectionOptions
+    documents: int = 0
+    chunks: int = 0
+    created_at: float = 0.0
+
+
+class DocumentStatus(StrEnum):
+    """Where a document stands. What it does while pending is told by its job's progress."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self is not DocumentStatus.PENDING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A document as its owner sees it: its newest version, and how far that has come.
+
+    `status` is of the newest version; while that is pending or failed, an older one may still be searchable
+    (`searchable_version`, 0: none).
+    """
+
+    id: str
+    tenant: str
+    collection_id: str
+    collection: str
+    name: str
+    status: DocumentStatus
+    version: int
+    version_id: str
+    searchable_version: int
+    sha256: str
+    media_type: str
+    size_bytes: int
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+    pages: int = 0
+    chunks: int = 0
+    error: Failure | None = None
+    progress: Progress | None = None
+    job_id: str = ""
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A passage of one document version. `id` follows from (version_id, position), so writing it twice is harmless.
+
+    `start` and `end` are character offsets into the version's parsed text; `page` counts from 1 (None: no pages).
+    """
+
+    id: str
+    document_id: str
+    version_id: str
+    collection_id: str
+    position: int
+    text: str
+    start: int
+    end: int
+    tokens: int
+    page: int | None = None
+    headings: Sequence[str] = ()
+
+
+# --- questions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A chunk found for a question. `score` in [0, 1] is the fused one; the lanes' raw scores stand beside it."""
+
+    chunk: Chunk
+    document_name: str
+    score: float
+    dense_score: float | None = None
+    fulltext_score: float | None = None
+    rerank_score: float | None = None
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """A numbered source of an answer. `start` and `end` are character offsets into the document's parsed text."""
+
+    number: int
+    document_id: str
+    document_name: str
+    chunk_id: str
+    quote: str
+    start: int
+    end: int
+    page: int | None = None
+    headings: Sequence[str] = ()
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens that a generator counted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`text` refers to its citations as [1], [2] …; `found` is False when the documents do not hold the answer.
+
+    `timings_ms` has one entry a stage: queue_wait, embed, retrieve, rerank, first_token, generate, total.
+    """
+
+    text: str
+    found: bool
+    citations: Sequence[Citation]
+    model: str
+    collection_version: int = 0
+    cached: bool = False
+    notes: Sequence[str] = ()
+    usage: Usage | None = None
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
