@@ -25,7 +25,7 @@ clients and job records carry. Third-party errors are mapped where they enter, a
 
 
 class PenstockError(Exception):
-    """The root. `code` names the kind of error for machines; `retryable` says whether the same call may succeed later."""
+    """The root. `code` names the kind of error for machines; `retryable`: the same call may succeed later."""
 
     code = "internal"
     retryable = False

@@ -1,4 +1,4 @@
-"""The records everyone speaks. Frozen, slotted, JSON-shaped; times are Unix seconds, sizes bytes, offsets characters."""
+"""The records everyone speaks. Frozen, slotted, JSON-shaped; times are Unix seconds, sizes bytes, offsets chars."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -40,7 +40,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an attempt ended. Exactly one of result, failure (`retry`: give it another attempt if one is left), cancelled."""
+    """How an attempt ended: a result, a failure (`retry`: give it another attempt if one is left) or cancelled."""
 
     result: JSON = None
     failure: Failure | None = None

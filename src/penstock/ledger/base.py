@@ -1,7 +1,7 @@
 """The contract of the ledger: collections, documents, their versions and chunks' text, API keys. The only truth.
 
 Guarantees of every engine:
-- Each verb is one transaction: after a crash its whole effect is there or none of it, and when it returned, it is there.
+- Each verb is one transaction: after a crash its whole effect is there or none of it; when it returned, it is.
 - Readers see a document's searchable version switch in one moment (`finish_version`); chunks of a version that is not
   the searchable one, or of a deleted document, are never returned by `get_chunks`.
 - Final statuses of a version never change, but for `reopen_version`. Delete wins over every later write.
@@ -108,7 +108,7 @@ class Ledger(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Connects, creates or migrates the schema. `DataError` when the database is damaged, locked or newer than us."""
+        """Connects, creates or migrates the schema. `DataError` when the database is damaged, locked or newer."""
 
     @abstractmethod
     async def close(self) -> None: ...
