@@ -1,0 +1,109 @@
+"""The contracts of the models room: what a caller may ask of a model, and what an engine must do for the batcher."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""float32, shape (n, dimensions), every row of length 1."""
+
+TokenIds: TypeAlias = NDArray[np.int32]
+
+
+class Role(StrEnum):
+    """What a text is for. Some models (e5, bge) want another prefix for a query than for a passage."""
+
+    PASSAGE = "passage"
+    QUERY = "query"
+
+
+class Lane(StrEnum):
+    """Interactive calls go ahead of bulk ones and wait for at most the slice of bulk work that is running."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A loaded model. `memory_bytes` is what its weights take, `load_s` from the first file read to warm."""
+
+    name: str
+    kind: str
+    dimensions: int
+    max_tokens: int
+    device: str
+    precision: str
+    memory_bytes: int
+    load_s: float
+
+
+class Embedder(ABC):
+    """Texts to vectors. The same text gives the same vector whatever it is batched with (rounding aside)."""
+
+    @property
+    @abstractmethod
+    def info(self) -> ModelInfo: ...
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, without truncation or padding: it counts every token of a text."""
+
+    @property
+    @abstractmethod
+    def tokenizer_file(self) -> Path:
+        """The `tokenizer.json` of `tokenizer`, for processes that count tokens without the model."""
+
+    @abstractmethod
+    async def embed(self, texts: Sequence[str], *, role: Role = Role.PASSAGE, lane: Lane = Lane.INTERACTIVE) -> Vectors:
+        """One L2-normalised vector a text, in order: shape (len(texts), dimensions), float32.
+
+        A text longer than `info.max_tokens` counts with its first `max_tokens` tokens. No texts give shape (0, dim).
+        A cancelled call leaves the queue at once. Raises Unavailable when the model is closed or its engine fails.
+        """
+
+
+class Reranker(ABC):
+    """How well each text answers a query."""
+
+    @property
+    @abstractmethod
+    def info(self) -> ModelInfo: ...
+
+    @abstractmethod
+    async def rerank(self, query: str, texts: Sequence[str], *, lane: Lane = Lane.INTERACTIVE) -> NDArray[np.float32]:
+        """One score in [0, 1] a text, in order: shape (len(texts),). Higher is better; comparable within a query."""
+
+
+Pending: TypeAlias = Callable[[], NDArray[np.float32]]
+"""Waits for a started batch: shape (rows, dimensions). The array is the caller's own."""
+
+
+class Encoder(ABC):
+    """An engine: one network on one device, driven by one thread, the batcher's. Blocking; knows no asyncio.
+
+    At most `IN_FLIGHT` batches are started and not yet waited for.
+    """
+
+    IN_FLIGHT = 2
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> int:
+        """Columns of a result."""
+
+    @abstractmethod
+    def start(self, ids: TokenIds, mask: TokenIds) -> Pending:
+        """Begin one padded batch, both of shape (rows, length); mask 0 marks padding. Must not wait for the result."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back the memory. Harmless when called twice."""
