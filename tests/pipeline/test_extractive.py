@@ -1,0 +1,43 @@
+"""The sentences that an extractive answer quotes."""
+
+from penstock.pipeline.extractive import Extractor
+from penstock.stores.analyzer import Analyzer
+from penstock.types import Chunk, Hit
+
+
+def hit(text: str, *, name: str = "manual", score: float = 0.9, start: int = 0) -> Hit:
+    chunk = Chunk(
+        id=f"chk_{name}_{start}",
+        document_id=name,
+        version_id="v",
+        collection_id="c",
+        position=0,
+        text=text,
+        start=start,
+        end=start + len(text),
+        tokens=len(text) // 4,
+    )
+    return Hit(chunk=chunk, document_name=f"{name}.md", score=score)
+
+
+def test_quotes_the_sentence_that_holds_the_question_s_words() -> None:
+    text = "The valve is made of steel. The intake gate opens at four bar. Paint it every year."
+    extract = Extractor(Analyzer()).extract("At which pressure does the intake gate open?", [hit(text)])
+    assert extract.quotes[0].sentence.text == "The intake gate opens at four bar."
+
+
+def test_chinese() -> None:
+    text = "井盖由铸铁制成。破损的井盖应当在二十四小时内更换。每年刷漆一次。"
+    extract = Extractor(Analyzer()).extract("破损的井盖要在多长时间内更换？", [hit(text)])
+    assert extract.quotes[0].sentence.text == "破损的井盖应当在二十四小时内更换。"
+
+
+def test_a_sentence_of_overlapping_chunks_is_quoted_once() -> None:
+    text = "The intake gate opens at four bar."
+    extract = Extractor(Analyzer()).extract("When does the intake gate open?", [hit(text), hit(text, start=40)])
+    assert len(extract.quotes) == 1
+
+
+def test_no_hits_no_quotes() -> None:
+    extract = Extractor(Analyzer()).extract("When?", [])
+    assert (extract.quotes, extract.evidence) == ([], 0.0)
