@@ -19,7 +19,6 @@ class Kind(StrEnum):
     INGEST = "ingest"
     SEARCH = "search"
     QUESTION = "question"
-    PURGE = "purge"
     REINDEX = "reindex"
 
 
@@ -59,11 +58,6 @@ class QuestionRequest:
     filter: JSON = None
     stream: bool = False
     image_sha256: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PurgeRequest:
-    """Take what the ledger calls garbage out of the index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,148 @@
+"""`penstock serve`: one api process and one worker process, restarted whenever they die.
+
+It loads no model and answers no request, so that there is nothing in it to crash.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+from penstock.app.child import Child
+from penstock.errors import Conflict, PenstockError
+from penstock.ids import new_id
+from penstock.jobs import open_store
+from penstock.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S, HEALTHY_AFTER_S = 0.2, 10.0, 30.0
+"""A child that dies is restarted after a pause that doubles, from the start again once one lived long enough."""
+
+KILL_AFTER_S = 5.0
+"""How much longer than the worker's own grace a stop may take."""
+
+
+class StartError(PenstockError):
+    """A child ended before it was ever ready; it has said why on stderr."""
+
+    code = "start_failed"
+
+
+class Supervisor:
+    """Runs until SIGTERM or SIGINT. `environ` is what the children see: the settings of this process among it."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], announce: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._announce = announce
+        self._stopping = asyncio.Event()
+        self._forced = False
+        self._children: list[Child] = []
+
+    async def run(self) -> bool:
+        """True after an orderly stop, False after a forced one. Raises `Conflict` (port taken) and `StartError`."""
+        with listen(self._settings.api.host, self._settings.api.port) as listener:
+            self._handle_signals()
+            worker_id = new_id("wrk")
+            api = Child("api", ["--fd", str(listener.fileno())], self._environ, fds=[listener.fileno()])
+            worker = Child("worker", ["--id", worker_id], self._environ)
+            self._children = [api, worker]
+            ready = [asyncio.Event(), asyncio.Event()]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._keep(api, ready[0]))
+                    group.create_task(self._keep(worker, ready[1], worker_id))
+                    group.create_task(self._say_ready(ready, listener))
+            except* StartError as errors:
+                raise errors.exceptions[0] from None
+            finally:
+                for child in self._children:
+                    child.kill()
+        return not self._forced
+
+    async def _say_ready(self, ready: list[asyncio.Event], listener: socket.socket) -> None:
+        for event in ready:
+            await event.wait()
+        if not self._stopping.is_set():
+            host, port = listener.getsockname()[:2]
+            self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def _keep(self, child: Child, ready: asyncio.Event, worker_id: str | None = None) -> None:
+        """Starts the child again and again until we stop."""
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            await child.start()
+            if await child.ready():
+                ready.set()
+            status = await child.ended()
+            if self._stopping.is_set():
+                break
+            if not ready.is_set():
+                raise StartError(f"The {child.role} process ended with status {status} before it was ready.")
+            if time.monotonic() - child.started_at > HEALTHY_AFTER_S:
+                pause_s = FIRST_PAUSE_S
+            logger.error("The %s process ended (status %d); starting it again in %.1f s", child.role, status, pause_s)
+            child.kill()  # what it started and left behind
+            if worker_id is not None:
+                await self._give_back(worker_id)
+            await self._pause(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        ready.set()
+
+    async def _give_back(self, worker_id: str) -> None:
+        """A worker that we saw die will not finish its jobs: the next one need not wait for its leases to expire."""
+        try:
+            async with open_store(self._settings.jobs_url, self._settings.queue) as jobs:
+                await jobs.hand_back(worker_id, died=True)
+        except PenstockError as exc:
+            logger.warning("The dead worker's jobs could not be handed back; their leases will expire: %s", exc)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
+        """The first time in order, within a grace period; the second time at once."""
+        if self._stopping.is_set():
+            self._kill()
+            return
+        self._stopping.set()
+        for child in self._children:
+            child.stop()
+        asyncio.get_running_loop().call_later(self._settings.worker.grace_s + KILL_AFTER_S, self._kill)
+
+    def _kill(self) -> None:
+        self._forced = True
+        for child in self._children:
+            child.kill()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket that all api processes of this machine share. `Conflict` when the address is taken.
+
+    The supervisor holds it, so that no connection is refused while the api process is restarted.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as exc:
+        listener.close()
+        raise Conflict(
+            f"Cannot listen on {host}:{port}: {exc.strerror}. Stop what listens there, or choose another --port."
+        ) from exc
+    listener.set_inheritable(True)
+    return listener

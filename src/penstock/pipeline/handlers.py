@@ -1,0 +1,106 @@
+"""What a worker does with each kind of job: reads the payload, calls the pipeline, returns the result as JSON."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from penstock.errors import NotFound, PenstockError
+from penstock.jobs.worker import Handler, JobContext
+from penstock.ledger.base import Ledger
+from penstock.observability.timings import Timings
+from penstock.pipeline.answer import Answerer
+from penstock.pipeline.ingest import Ingestor
+from penstock.pipeline.intake import DEFAULT_COLLECTION
+from penstock.pipeline.requests import (
+    IngestRequest,
+    Kind,
+    QuestionRequest,
+    ReindexRequest,
+    SearchRequest,
+    SearchResult,
+    decode,
+    encode,
+)
+from penstock.pipeline.retrieve import Retriever
+from penstock.types import JSON, Collection, CollectionOptions, Failure, Job
+
+IMAGE_NOT_READ = "The image was stored but not read: this answer comes from the text alone."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handlers:
+    """The pipeline's verbs as job handlers."""
+
+    ledger: Ledger
+    ingestor: Ingestor
+    retriever: Retriever
+    answerer: Answerer
+
+    def by_kind(self) -> Mapping[str, Handler]:
+        return {
+            Kind.INGEST: self.ingest,
+            Kind.SEARCH: self.search,
+            Kind.QUESTION: self.question,
+            Kind.REINDEX: self.reindex,
+        }
+
+    async def ingest(self, context: JobContext) -> JSON:
+        version_id = decode(IngestRequest, context.job.payload).version_id
+        try:
+            return encode(await self.ingestor.ingest(version_id, context.progress))
+        except asyncio.CancelledError:
+            if context.cancelled:  # by a person; a stop of this worker hands the job back
+                await self.ledger.cancel_version(version_id)
+            raise
+        except PenstockError as exc:
+            if not exc.retryable or context.attempt >= context.job.max_attempts:
+                failure = Failure(code=exc.code, message=exc.message, attempt=context.attempt, at=time.time())
+                await self.ledger.fail_version(version_id, failure)
+            raise
+
+    async def search(self, context: JobContext) -> JSON:
+        request = decode(SearchRequest, context.job.payload)
+        timings = Timings(queue_wait_ms(context.job))
+        collection = await self._collection(context.job.tenant, request.collection)
+        found = await self.retriever.retrieve(
+            collection, request.query, limit=request.limit, mode=request.mode, filter=request.filter
+        )
+        timings.add(found.timings_ms)
+        return encode(
+            SearchResult(hits=list(found.hits), collection_version=collection.version, timings_ms=timings.to_dict())
+        )
+
+    async def question(self, context: JobContext) -> JSON:
+        request = decode(QuestionRequest, context.job.payload)
+        timings = Timings(queue_wait_ms(context.job))
+        collection = await self._collection(context.job.tenant, request.collection)
+        found = await self.retriever.retrieve(collection, request.question, limit=request.limit, filter=request.filter)
+        timings.add(found.timings_ms)
+
+        async def emit(text: str) -> None:
+            await context.emit("delta", {"text": text})
+
+        answer = await self.answerer.answer(request.question, found.hits, emit=emit if request.stream else None)
+        timings.add(answer.timings_ms)
+        notes = [*answer.notes, IMAGE_NOT_READ] if request.image_sha256 else answer.notes
+        return encode(replace(answer, collection_version=collection.version, notes=notes, timings_ms=timings.to_dict()))
+
+    async def reindex(self, context: JobContext) -> JSON:
+        request = decode(ReindexRequest, context.job.payload)
+        collection = await self._collection(context.job.tenant, request.collection)
+        return {"chunks": await self.ingestor.reindex(collection, context.progress)}
+
+    async def _collection(self, tenant: str, name: str) -> Collection:
+        """The collection; the default one may be asked before its first document made it, and is empty then."""
+        try:
+            return await self.ledger.get_collection(tenant, name)
+        except NotFound:
+            if name != DEFAULT_COLLECTION:
+                raise
+            return await self.ledger.create_collection(tenant, name, CollectionOptions())
+
+
+def queue_wait_ms(job: Job) -> float:
+    """From the moment that the job could run to the moment that this attempt was leased."""
+    return max(0.0, (job.started_at or job.run_at) - max(job.run_at, job.created_at)) * 1000

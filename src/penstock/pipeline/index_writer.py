@@ -1,0 +1,71 @@
+"""Merges the index writes of all documents in flight into few large commits."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from penstock.stores.base import IndexRow, IndexStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one commit will hold: the rows of several callers, and the future they all wait for."""
+
+    written: asyncio.Future[None]
+    rows: list[IndexRow] = field(default_factory=list)
+
+
+class IndexWriter:
+    """Group commit for the index: while one commit of a collection runs, everything that arrives becomes the next.
+
+    No timer: a lone write goes at once; under load the commits grow by themselves. Memory is bounded by the callers:
+    each waits for its own rows. A failed commit fails every caller in it; rows have deterministic ids, so that a retry
+    is harmless.
+    """
+
+    def __init__(self, index: IndexStore) -> None:
+        self._index = index
+        self._pending: dict[str, _Batch] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Waits for what is being written; nobody may write any more."""
+        await asyncio.gather(*self._tasks.values())
+
+    async def write(self, collection_id: str, rows: Sequence[IndexRow]) -> None:
+        """Returns once the rows are committed. A caller that is cancelled meanwhile leaves its rows in the commit."""
+        if not rows:
+            return
+        batch = self._pending.get(collection_id)
+        if batch is None:
+            batch = self._pending[collection_id] = _Batch(asyncio.get_running_loop().create_future())
+        batch.rows.extend(rows)
+        if collection_id not in self._tasks:
+            self._tasks[collection_id] = asyncio.create_task(self._drain(collection_id), name=f"index {collection_id}")
+        await asyncio.shield(batch.written)
+
+    async def _drain(self, collection_id: str) -> None:
+        try:
+            while (batch := self._pending.pop(collection_id, None)) is not None:
+                await self._commit(collection_id, batch)
+        finally:
+            del self._tasks[collection_id]
+
+    async def _commit(self, collection_id: str, batch: _Batch) -> None:
+        try:
+            await self._index.upsert(collection_id, batch.rows)
+        except Exception as exc:  # handed to every caller of this commit
+            batch.written.set_exception(exc)
+            batch.written.exception()  # callers that were cancelled will not fetch it
+        else:
+            batch.written.set_result(None)

@@ -1,0 +1,172 @@
+"""One document version, from its bytes to searchable chunks: parse → chunk → embed → index → ledger.
+
+Every step may run again after a crash: chunk ids follow from the version and the position, so a repeated upsert
+overwrites, and `finish_version` is what makes the version visible, in one moment, or refuses because somebody
+deleted or replaced the document meanwhile.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from penstock.blobs.base import BlobStore
+from penstock.ids import chunk_id
+from penstock.ledger.base import Ledger, VersionWork
+from penstock.models.base import Embedder, Lane, Role
+from penstock.models.pool import ModelPool
+from penstock.pipeline.index_writer import IndexWriter
+from penstock.pipeline.parsing import Chunked, ChunkingRequest, ParserPool
+from penstock.pipeline.passages import passage_text
+from penstock.stores.base import IndexRow, IndexStore
+from penstock.types import JSON, Chunk, Collection, DocumentStatus
+
+logger = logging.getLogger(__name__)
+
+ReportProgress = Callable[[str, int, int], Awaitable[None]]
+"""(stage, done, total)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestOptions:
+    """`parallel_parses` bounds the documents whose bytes are in memory; `window_chunks` how many chunks of one document
+    are embedded and indexed at a time; `chunks_in_flight` the chunks of all documents between parse and index."""
+
+    parallel_parses: int = 16
+    window_chunks: int = 128
+    chunks_in_flight: int = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    """What came of it. `live` is False when the document was deleted or replaced meanwhile: nothing is left then."""
+
+    chunks: int = 0
+    pages: int = 0
+    live: bool = True
+    notes: Sequence[str] = ()
+
+
+class Ingestor:
+    """The pipeline over its contracts; one object a worker, many documents at once."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        blobs: BlobStore,
+        index: IndexStore,
+        writer: IndexWriter,
+        parsers: ParserPool,
+        models: ModelPool,
+        options: IngestOptions,
+    ) -> None:
+        self._ledger = ledger
+        self._blobs = blobs
+        self._index = index
+        self._writer = writer
+        self._parsers = parsers
+        self._models = models
+        self._options = options
+        self._parsing = asyncio.Semaphore(options.parallel_parses)
+        self._windows = asyncio.Semaphore(max(1, options.chunks_in_flight // options.window_chunks))
+        self._created: set[str] = set()
+
+    async def ingest(self, version_id: str, report: ReportProgress) -> Ingested:
+        """Brings the version to its end. Raises `ParseError` and what stores and models raise."""
+        work = await self._ledger.get_version(version_id)
+        if work.status is DocumentStatus.DONE:
+            return Ingested()
+        if not work.live:
+            return Ingested(live=False)
+        embedder = await self._models.embedder(work.collection.options.embedding_model)
+        chunked = await self._parse(work, embedder, report)
+        chunks = _chunks(work, chunked)
+        await self._index_chunks(work, chunks, embedder, report)
+        if not await self._ledger.finish_version(version_id, chunks, pages=chunked.pages):
+            await self.discard(work)
+            return Ingested(live=False)
+        return Ingested(chunks=len(chunks), pages=chunked.pages, notes=chunked.notes)
+
+    async def reindex(self, collection: Collection, report: ReportProgress) -> int:
+        """Rebuilds the collection's index from the ledger; returns the number of chunks in it."""
+        embedder = await self._models.embedder(collection.options.embedding_model)
+        await self._index.drop(collection.id)
+        await self._index.create(collection.id, embedder.info.dimensions)
+        done, after = 0, ""
+        while page := await self._ledger.scan_chunks(collection.id, after=after, limit=self._options.window_chunks):
+            await self._index_window(collection.id, [(found.chunk, found.metadata) for found in page], embedder)
+            done, after = done + len(page), page[-1].chunk.id
+            await report("index", done, collection.chunks)
+        return done
+
+    async def discard(self, work: VersionWork) -> None:
+        """Takes out of the index what an ingest that will not be finished left there."""
+        await self._index.delete(work.collection.id, version_ids=[work.version_id])
+
+    async def _parse(self, work: VersionWork, embedder: Embedder, report: ReportProgress) -> Chunked:
+        options = work.collection.options
+        async with self._parsing:
+            await report("parse", 0, 1)
+            data = await self._blobs.get(work.sha256)
+            return await self._parsers.parse_and_chunk(
+                data,
+                name=work.name,
+                media_type=work.media_type,
+                chunking=ChunkingRequest(
+                    chunker=options.chunker,
+                    tokens=min(options.chunk_tokens, embedder.info.max_tokens),
+                    overlap=options.chunk_overlap,
+                    tokenizer_file=str(embedder.tokenizer_file),
+                ),
+            )
+
+    async def _index_chunks(
+        self, work: VersionWork, chunks: Sequence[Chunk], embedder: Embedder, report: ReportProgress
+    ) -> None:
+        """Window by window, so that a book of 50,000 chunks holds no more vectors in memory than a letter."""
+        if chunks and work.collection.id not in self._created:
+            await self._index.create(work.collection.id, embedder.info.dimensions)
+            self._created.add(work.collection.id)
+        for first in range(0, len(chunks), self._options.window_chunks):
+            window = chunks[first : first + self._options.window_chunks]
+            async with self._windows:
+                await report("embed", first, len(chunks))
+                await self._index_window(work.collection.id, [(chunk, work.metadata) for chunk in window], embedder)
+
+    async def _index_window(
+        self, collection_id: str, window: Sequence[tuple[Chunk, Mapping[str, JSON]]], embedder: Embedder
+    ) -> None:
+        texts = [passage_text(chunk) for chunk, _ in window]
+        vectors = await embedder.embed(texts, role=Role.PASSAGE, lane=Lane.BULK)
+        rows = [
+            IndexRow(
+                chunk_id=chunk.id,
+                document_id=chunk.document_id,
+                version_id=chunk.version_id,
+                text=text,
+                vector=vector,
+                metadata=metadata,
+            )
+            for (chunk, metadata), text, vector in zip(window, texts, vectors, strict=True)
+        ]
+        await self._writer.write(collection_id, rows)
+
+
+def _chunks(work: VersionWork, chunked: Chunked) -> list[Chunk]:
+    return [
+        Chunk(
+            id=chunk_id(work.version_id, position),
+            document_id=work.document_id,
+            version_id=work.version_id,
+            collection_id=work.collection.id,
+            position=position,
+            text=piece.text,
+            start=piece.start,
+            end=piece.end,
+            tokens=piece.tokens,
+            page=piece.page,
+            headings=piece.headings,
+        )
+        for position, piece in enumerate(chunked.pieces)
+    ]

@@ -1,0 +1,133 @@
+"""The door of the pipeline: uploads become versions in the ledger and jobs in the queue, and jobs of documents are
+cancelled, retried and deleted so that ledger and queue keep saying the same.
+
+The ledger is written first, since it is the truth: a crash before the enqueue leaves a pending version, which the
+reconciler enqueues (`penstock.pipeline.upkeep`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from penstock.errors import NotFound, Overloaded
+from penstock.ids import new_id
+from penstock.jobs.base import JobFilter, JobStore
+from penstock.ledger.base import Accepted, Ledger, NewVersion
+from penstock.pipeline.requests import IngestRequest, Kind, decode, encode
+from penstock.types import (
+    DEFAULT_TENANT,
+    JSON,
+    CollectionOptions,
+    Document,
+    Job,
+    JobState,
+    NewJob,
+    Priority,
+)
+
+DEFAULT_COLLECTION = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A file whose bytes are in the blob store already."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    media_type: str
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeOptions:
+    """`time_limit_s` bounds one attempt at one document; `max_attempts` counts the first one."""
+
+    time_limit_s: float = 1800.0
+    max_attempts: int = 4
+
+
+def ingest_job(version_id: str, job_id: str, tenant: str, priority: Priority, options: IntakeOptions) -> NewJob:
+    """The one way to say "ingest this version", for a new upload as for one whose job was lost."""
+    return NewJob(
+        id=job_id,
+        kind=Kind.INGEST,
+        payload=encode(IngestRequest(version_id=version_id)),
+        tenant=tenant,
+        priority=priority,
+        subject=version_id,
+        time_limit_s=options.time_limit_s,
+        max_attempts=options.max_attempts,
+    )
+
+
+class Intake:
+    """Stateless but for the stores it stands on; one object a process."""
+
+    def __init__(self, ledger: Ledger, jobs: JobStore, options: IntakeOptions | None = None) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._options = options or IntakeOptions()
+
+    async def ensure_collection(self, tenant: str, name: str) -> None:
+        """`NotFound` for an unknown collection; the one named "default" is made when it is first asked for."""
+        try:
+            await self._ledger.get_collection(tenant, name)
+        except NotFound:
+            if name != DEFAULT_COLLECTION:
+                raise
+            await self._ledger.create_collection(tenant, name, CollectionOptions())
+
+    async def add(
+        self, tenant: str, collection: str, uploads: Sequence[Upload], *, priority: Priority = Priority.BULK
+    ) -> Sequence[Accepted]:
+        """Accepts uploads, in order. When it returns, each is durable in ledger and queue.
+
+        Raises `NotFound` (collection), `InvalidInput` (a name) and `Overloaded`; then none of them is accepted.
+        """
+        await self.ensure_collection(tenant, collection)
+        versions = [
+            NewVersion(
+                name=upload.name,
+                sha256=upload.sha256,
+                size_bytes=upload.size_bytes,
+                media_type=upload.media_type,
+                job_id=new_id("job"),
+                metadata=upload.metadata,
+            )
+            for upload in uploads
+        ]
+        accepted = await self._ledger.accept(tenant, collection, versions)
+        created = [one.document for one in accepted if one.created]
+        try:
+            await self._jobs.enqueue([self._job(document, priority) for document in created])
+        except Overloaded:
+            for document in created:
+                await self._ledger.cancel_version(document.version_id)
+            raise
+        return accepted
+
+    async def delete(self, tenant: str, document_id: str) -> Document:
+        """From now on the document is gone for everyone; a running ingest of it is cancelled. `NotFound`."""
+        document = await self._ledger.delete_document(tenant, document_id)
+        await self._jobs.cancel_all(JobFilter(tenant=tenant, subject=document.version_id))
+        return document
+
+    async def cancel(self, job_id: str, *, tenant: str | None = None) -> Job:
+        """Cancels any job. The version of a queued ingest is cancelled with it, that of a running one by its handler."""
+        job = await self._jobs.cancel(job_id, tenant=tenant)
+        if job.kind == Kind.INGEST and job.state is JobState.CANCELLED:
+            await self._ledger.cancel_version(decode(IngestRequest, job.payload).version_id)
+        return job
+
+    async def retry(self, job_id: str, *, tenant: str | None = None) -> Job:
+        """Gives a failed or cancelled job new attempts; `Conflict` for any other, and for a document that is gone."""
+        job = await self._jobs.retry(job_id, tenant=tenant)
+        if job.kind == Kind.INGEST:
+            await self._ledger.reopen_version(decode(IngestRequest, job.payload).version_id, job.id)
+        return job
+
+    def _job(self, document: Document, priority: Priority) -> NewJob:
+        return ingest_job(document.version_id, document.job_id, document.tenant, priority, self._options)
+
+
+__all__ = ["DEFAULT_COLLECTION", "DEFAULT_TENANT", "Intake", "IntakeOptions", "Upload", "ingest_job"]

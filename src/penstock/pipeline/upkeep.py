@@ -1,0 +1,116 @@
+"""What keeps the stores saying the same without anyone's help: reconcile, purge, tidy. Every worker may run it.
+
+- reconcile: every pending version of the ledger must have a live job; one whose job is lost (Redis flushed, a crash
+  between ledger and queue) is enqueued again, one whose job ended without it takes over the job's end.
+- purge: versions that were deleted or replaced leave the index, then the ledger.
+- tidy: the index engine merges its small files and indexes fresh rows.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from penstock.blobs.base import BlobStore
+from penstock.errors import NotFound, PenstockError
+from penstock.jobs.base import JobStore
+from penstock.ledger.base import Garbage, Ledger, VersionWork
+from penstock.pipeline.intake import IntakeOptions, ingest_job
+from penstock.stores.base import IndexStore
+from penstock.types import Failure, Job, JobState, Priority
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpkeepOptions:
+    reconcile_every_s: float = 10.0
+    purge_every_s: float = 5.0
+    tidy_every_s: float = 15.0
+
+
+class Upkeep:
+    """One object a worker; `run` until cancelled. Each round is harmless when another worker does the same."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        jobs: JobStore,
+        index: IndexStore,
+        blobs: BlobStore,
+        options: UpkeepOptions,
+        intake: IntakeOptions,
+    ) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._index = index
+        self._blobs = blobs
+        self._options = options
+        self._intake = intake
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_repeat(self.reconcile, self._options.reconcile_every_s))
+            group.create_task(_repeat(self.purge, self._options.purge_every_s))
+            group.create_task(_repeat(self._index.optimise, self._options.tidy_every_s))
+
+    async def reconcile(self) -> int:
+        """Returns how many pending versions had no live job."""
+        mended, after = 0, ""
+        while page := await self._ledger.pending_versions(after=after):
+            for work in page:
+                mended += await self._reconcile_one(work)
+            after = page[-1].version_id
+        if mended:
+            logger.warning("%d document(s) had no live job and were taken care of", mended)
+        return mended
+
+    async def purge(self) -> int:
+        """Returns how many versions were taken out."""
+        purged = 0
+        while page := await self._ledger.garbage():
+            by_collection: defaultdict[str, list[Garbage]] = defaultdict(list)
+            for one in page:
+                by_collection[one.collection_id].append(one)
+            for collection_id, versions in by_collection.items():
+                await self._index.delete(collection_id, version_ids=[one.version_id for one in versions])
+            await self._ledger.forget([one.version_id for one in page])
+            purged += len(page)
+        return purged
+
+    async def _reconcile_one(self, work: VersionWork) -> bool:
+        try:
+            job = await self._jobs.get(work.job_id)
+        except NotFound:
+            await self._jobs.enqueue(
+                [ingest_job(work.version_id, work.job_id, work.tenant, Priority.BULK, self._intake)]
+            )
+            return True
+        if not job.state.final:
+            return False
+        return await self._take_over_end(work, job)
+
+    async def _take_over_end(self, work: VersionWork, job: Job) -> bool:
+        """The job ended and the version did not: its worker died too often, ran out of time, or was cancelled."""
+        if (await self._ledger.get_version(work.version_id)).status.final:
+            return False  # it ended between the two look-ups
+        if job.state is JobState.CANCELLED:
+            await self._ledger.cancel_version(work.version_id)
+        else:
+            lost = Failure(code="lost", message="The job ended without a result. Retry the document.")
+            await self._ledger.fail_version(work.version_id, job.error or lost)
+        return True
+
+
+async def _repeat(step: Callable[[], Awaitable[object]], every_s: float) -> None:
+    """Runs a step for ever, with a pause between; a store that is away for a while is tried again."""
+    while True:
+        try:
+            await step()
+        except PenstockError as exc:
+            logger.warning("Upkeep could not be done and will be tried again: %s", exc)
+        except Exception:
+            logger.exception("Upkeep failed and will be tried again")
+        await asyncio.sleep(every_s)
