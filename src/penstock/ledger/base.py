@@ -6,6 +6,8 @@ Guarantees of every engine:
   the searchable one, or of a deleted document, are never returned by `get_chunks`.
 - Final statuses of a version never change, but for `reopen_version`. Delete wins over every later write.
 - A tenant never sees another's rows: a foreign id is `NotFound`, exactly like an unknown one.
+
+Text that goes in (names, chunks) must be storable everywhere: no NUL, no lone surrogate; else `InvalidInput`.
 """
 
 from abc import ABC, abstractmethod
@@ -21,8 +23,8 @@ from penstock.types import JSON, Chunk, Collection, CollectionOptions, Document,
 class NewVersion:
     """Bytes that were uploaded (already in the blob store) as document `name` of a collection.
 
-    The same name in the same collection is the same document: its newest version. `job_id` is chosen before, so that
-    ledger and job store agree on it. `parse_options` is part of what makes a version the same or another.
+    The same name in the same collection is the same document: its newest version. `name` is any text of 1 to 1024
+    characters. `job_id` is chosen before, so that ledger and job store agree on it.
     """
 
     name: str
@@ -35,7 +37,8 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """`created` is False when the document's newest version already has these bytes and is done or on its way."""
+    """`created` is False when the document's newest version is the same (bytes, media type, metadata), and is done or
+    on its way: then `document.job_id` is that version's job."""
 
     document: Document
     created: bool
@@ -121,7 +124,9 @@ class Ledger(ABC):
 
     @abstractmethod
     async def create_collection(self, tenant: str, name: str, options: CollectionOptions) -> Collection:
-        """`Conflict` when the name is taken."""
+        """`Conflict` when the name is taken, `InvalidInput` when it is none.
+
+        A name has 1 to 64 letters and digits of any script, `.`, `_` and `-`, and begins with none of `.` and `-`."""
 
     @abstractmethod
     async def get_collection(self, tenant: str, name: str) -> Collection:
@@ -142,7 +147,8 @@ class Ledger(ABC):
         """Records uploads as pending versions, in order, all or none. Recognises bytes that are there or on their way.
 
         Identical bytes under another name are another document. A version that failed or was cancelled is accepted
-        anew. An older pending version of the same document is superseded (status cancelled). `NotFound` (collection).
+        anew. An older pending version of the same document is superseded (status cancelled); what is searchable stays
+        so until the new version is finished. `NotFound` (collection).
         """
 
     @abstractmethod
@@ -159,11 +165,13 @@ class Ledger(ABC):
         cursor: str | None = None,
         limit: int = 100,
     ) -> DocumentPage:
-        """Newest first. `InvalidInput` for a cursor that is not ours."""
+        """Newest first; inserts between two pages neither hide nor repeat a document. `InvalidInput` for a cursor that
+        is not ours, `NotFound` (collection)."""
 
     @abstractmethod
     async def delete_document(self, tenant: str, document_id: str) -> Document:
-        """From now on it is not found and not searchable; its versions become garbage. Returns it as it was last."""
+        """From now on it is not found and not searchable; its versions become garbage. Returns it as it was last. The
+        same name uploaded again is a new document."""
 
     @abstractmethod
     async def list_chunks(self, tenant: str, document_id: str, *, after: int = -1, limit: int = 100) -> Sequence[Chunk]:
@@ -178,8 +186,9 @@ class Ledger(ABC):
     @abstractmethod
     async def finish_version(self, version_id: str, chunks: Sequence[Chunk], *, pages: int) -> bool:
         """Writes the chunks and makes this the document's searchable version, in one moment; raises the collection's
-        version. False (and nothing written) when it is not `live` any more. A second call for a version that is done is
-        True and changes nothing."""
+        version. False when it is not `live` or not pending any more: nothing is shown, and it is garbage (once more, if
+        need be), for its caller may have written to the index. A second call for the version that is searchable is
+        True and changes nothing. `InvalidInput` for chunks of another version."""
 
     @abstractmethod
     async def fail_version(self, version_id: str, failure: Failure) -> None:
@@ -191,7 +200,8 @@ class Ledger(ABC):
 
     @abstractmethod
     async def reopen_version(self, version_id: str, job_id: str) -> bool:
-        """Failed or cancelled → pending, for the retry that somebody asked for. False when it is not `live`."""
+        """Failed or cancelled → pending, for the retry that somebody asked for; pending stays so, with this job.
+        False when it is not `live`, or done. `Unavailable` (retry) in the moment between `garbage` and `forget`."""
 
     @abstractmethod
     async def pending_versions(self, *, after: str = "", limit: int = 1000) -> Sequence[VersionWork]:
@@ -209,15 +219,17 @@ class Ledger(ABC):
 
     @abstractmethod
     async def garbage(self, *, limit: int = 1000) -> Sequence[Garbage]:
-        """Versions whose chunks are still to be taken out of the index (and the ledger)."""
+        """Versions whose chunks are still to be taken out of the index (and the ledger). They cannot be reopened until
+        `forget`. A purger that died leaves them here; two at once must not be (a job with a key sees to it)."""
 
     @abstractmethod
     async def forget(self, version_ids: Sequence[str]) -> None:
-        """The index holds nothing of these versions any more: drop their chunks' text, and the rows of deleted ones."""
+        """The index holds nothing of these versions any more: drops their chunks' text, and an hour later the rows of
+        those that nobody can want again. Ignores versions that `garbage` did not give, or that came back since."""
 
     @abstractmethod
     async def live_blobs(self, sha256s: Sequence[str]) -> frozenset[str]:
-        """Those of the given blobs that some version still refers to."""
+        """Those of the given blobs that are still wanted: by a document's newest or searchable version."""
 
     # API keys
 
@@ -233,4 +245,6 @@ class Ledger(ABC):
     async def list_api_keys(self, tenant: str | None) -> Sequence[ApiKey]: ...
 
     @abstractmethod
-    async def revoke_api_key(self, key_id: str) -> None: ...
+    async def revoke_api_key(self, key_id: str, *, tenant: str | None = None) -> None:
+        """Not found by its secret from now on; twice is harmless. `NotFound`, also for a key of another tenant than the
+        given one."""

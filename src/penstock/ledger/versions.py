@@ -1,0 +1,198 @@
+"""Operations on versions: their way through ingest. Each takes a connection inside a transaction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, bindparam, insert, literal_column, select, update
+
+from penstock.errors import NotFound, Unavailable
+from penstock.ledger import chunks as chunk_operations
+from penstock.ledger import collections
+from penstock.ledger.base import VersionWork
+from penstock.ledger.names import from_json, metadata_of, to_json
+from penstock.ledger.schema import Purge, chunks, documents, versions
+from penstock.ledger.schema import collections as collection_table
+from penstock.types import Chunk, Collection, CollectionOptions, DocumentStatus, Failure
+
+_live = and_(documents.c.version_id == versions.c.id, documents.c.deleted_at.is_(None))
+_WORK = (
+    select(
+        versions,
+        documents.c.tenant,
+        documents.c.name,
+        _live.label("live"),
+        documents.c.collection_id,
+        collection_table.c.name.label("collection"),
+        collection_table.c.version.label("collection_version"),
+        collection_table.c.options,
+        collection_table.c.documents.label("collection_documents"),
+        collection_table.c.chunks.label("collection_chunks"),
+        collection_table.c.created_at,
+    )
+    .join(documents, documents.c.id == versions.c.document_id)
+    .join(collection_table, collection_table.c.id == documents.c.collection_id)
+)
+_WORK_BY_ID = _WORK.where(versions.c.id == bindparam("id"))
+_WORK_PENDING = (
+    # The status is a literal, not a parameter, so that the partial index of pending versions serves.
+    _WORK.where(versions.c.status == literal_column("'pending'"), versions.c.id > bindparam("after"))
+    .order_by(versions.c.id)
+    .limit(bindparam("n"))
+)
+_LOCK = (
+    select(collection_table.c.id)
+    .join(documents, documents.c.collection_id == collection_table.c.id)
+    .join(versions, versions.c.document_id == documents.c.id)
+    .where(versions.c.id == bindparam("id"))
+    .with_for_update(of=collection_table)
+)
+_shown = versions.alias("shown")
+_STANDING = (
+    select(
+        versions.c.id,
+        versions.c.number,
+        versions.c.status,
+        versions.c.purge,
+        versions.c.document_id,
+        documents.c.collection_id,
+        _live.label("live"),
+        _shown.c.id.label("shown_id"),
+        _shown.c.chunks.label("shown_chunks"),
+    )
+    .join(documents, documents.c.id == versions.c.document_id)
+    .outerjoin(_shown, _shown.c.id == documents.c.searchable_version_id)
+    .where(versions.c.id == bindparam("id"))
+)
+_of = versions.c.id == bindparam("of")
+_FINISH = (
+    update(versions)
+    .where(_of)
+    .values(
+        status=DocumentStatus.DONE,
+        pages=bindparam("n_pages"),
+        chunks=bindparam("n_chunks"),
+        updated_at=bindparam("now"),
+    )
+)
+_END = (
+    update(versions)
+    .where(_of)
+    .values(status=bindparam("to"), error=bindparam("failure"), purge=Purge.DUE, updated_at=bindparam("now"))
+)
+_REOPEN = (
+    update(versions)
+    .where(_of, versions.c.purge != Purge.CLAIMED)
+    .values(
+        status=DocumentStatus.PENDING,
+        error=None,
+        purge=Purge.KEEP,
+        job_id=bindparam("job"),
+        updated_at=bindparam("now"),
+    )
+)
+_PURGE = update(versions).where(_of).values(purge=Purge.DUE, updated_at=bindparam("now"))
+_SHOW = (
+    update(documents)
+    .where(documents.c.id == bindparam("of"))
+    .values(
+        status=DocumentStatus.DONE, searchable_version=bindparam("number"), searchable_version_id=bindparam("shown")
+    )
+)
+_SET_STATUS = update(documents).where(documents.c.id == bindparam("of")).values(status=bindparam("to"))
+
+
+def record(row: Row[Any]) -> VersionWork:
+    """A row of `_WORK` as a record."""
+    return VersionWork(
+        version_id=row.id,
+        document_id=row.document_id,
+        tenant=row.tenant,
+        collection=Collection(
+            id=row.collection_id,
+            tenant=row.tenant,
+            name=row.collection,
+            version=row.collection_version,
+            options=from_json(row.options, CollectionOptions),
+            documents=row.collection_documents,
+            chunks=row.collection_chunks,
+            created_at=row.created_at,
+        ),
+        name=row.name,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        media_type=row.media_type,
+        job_id=row.job_id,
+        metadata=metadata_of(row.metadata),
+        status=DocumentStatus(row.status),
+        live=bool(row.live),
+    )
+
+
+def get(conn: Connection, version_id: str) -> VersionWork:
+    row = conn.execute(_WORK_BY_ID, {"id": version_id}).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no document version {version_id!r}.")
+    return record(row)
+
+
+def list_pending(conn: Connection, after: str, limit: int) -> Sequence[VersionWork]:
+    # A pending version is live: superseding or deleting it cancels it.
+    return [record(row) for row in conn.execute(_WORK_PENDING, {"after": after, "n": limit})]
+
+
+def _lock(conn: Connection, version_id: str) -> Row[Any] | None:
+    """How the version stands, which nobody else changes until this transaction ends."""
+    conn.execute(_LOCK, {"id": version_id})
+    return conn.execute(_STANDING, {"id": version_id}).one_or_none()
+
+
+def finish(conn: Connection, now: float, version_id: str, passages: Sequence[Chunk], pages: int) -> bool:
+    version = _lock(conn, version_id)
+    if version is None:
+        return False
+    if version.shown_id == version_id:
+        return True
+    if not version.live or version.status != DocumentStatus.PENDING:
+        # Whoever asks has written to the index already: that must go, even if it was purged before.
+        conn.execute(_PURGE, {"of": version_id, "now": now})
+        return False
+    if passages:
+        rows = [chunk_operations.row(chunk, version.collection_id, version_id) for chunk in passages]
+        conn.execute(insert(chunks), rows)
+    conn.execute(_FINISH, {"of": version_id, "n_pages": pages, "n_chunks": len(passages), "now": now})
+    conn.execute(_SHOW, {"of": version.document_id, "number": version.number, "shown": version_id})
+    if version.shown_id is not None:
+        conn.execute(_PURGE, {"of": version.shown_id, "now": now})
+    collections.count(
+        conn,
+        version.collection_id,
+        documents=0 if version.shown_id else 1,
+        chunks=len(passages) - (version.shown_chunks or 0),
+    )
+    return True
+
+
+def fail(conn: Connection, now: float, version_id: str, failure: Failure) -> None:
+    _end(conn, now, version_id, DocumentStatus.FAILED, to_json(failure))
+
+
+def cancel(conn: Connection, now: float, version_id: str) -> None:
+    _end(conn, now, version_id, DocumentStatus.CANCELLED, None)
+
+
+def _end(conn: Connection, now: float, version_id: str, to: DocumentStatus, failure: str | None) -> None:
+    version = _lock(conn, version_id)
+    if version is None or version.status != DocumentStatus.PENDING:
+        return
+    conn.execute(_END, {"of": version_id, "to": to, "failure": failure, "now": now})
+    conn.execute(_SET_STATUS, {"of": version.document_id, "to": to})
+
+
+def reopen(conn: Connection, now: float, version_id: str, job_id: str) -> bool:
+    version = _lock(conn, version_id)
+    if version is None or not version.live or version.status == DocumentStatus.DONE:
+        return False
+    if not conn.execute(_REOPEN, {"of": version_id, "job": job_id, "now": now}).rowcount:
+        raise Unavailable("What the last attempt left in the index is being taken out just now: try again in a second.")
+    conn.execute(_SET_STATUS, {"of": version.document_id, "to": DocumentStatus.PENDING})
+    return True

@@ -1,0 +1,133 @@
+"""One thread that writes for a whole process: what is waiting is committed together, in one transaction."""
+
+import asyncio
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from penstock.errors import PenstockError, Unavailable
+
+T = TypeVar("T")
+
+_GROUP = 256
+"""Operations a transaction at most, so that another process that wants to write waits for some tens of ms only."""
+
+
+class _Operation:
+    """A function on its way through the thread, and what came of it."""
+
+    def __init__(self, function: Callable[[Connection], Any], future: asyncio.Future[Any]) -> None:
+        self.function = function
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def deliver(self) -> None:
+        if self.future.done():  # its caller was cancelled meanwhile
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+
+class GroupWriter:
+    """Runs functions one after the other on one connection of `engine`, many a commit, each undone alone if it raises.
+
+    `translate` makes our error of a database's. The queue holds no more than there are callers: each waits for its own.
+    """
+
+    def __init__(self, engine: Engine, translate: Callable[[DBAPIError], PenstockError]) -> None:
+        self._engine = engine
+        self._translate = translate
+        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._closed = False
+
+    def start(self, executor: ThreadPoolExecutor) -> None:
+        """Takes one thread of the executor until it is closed."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = self._loop.run_in_executor(executor, self._work)
+
+    async def run(self, function: Callable[[Connection], T]) -> T:
+        """Returns when its transaction is committed. If the caller is cancelled meanwhile, it may be or not."""
+        if self._closed:
+            raise Unavailable("The ledger is closed: the process is about to end.")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Operation(function, future))
+        return await future
+
+    async def close(self) -> None:
+        """Ends once all that was asked for is written."""
+        self._closed = True
+        self._queue.put(None)
+        await self._thread
+
+    def _work(self) -> None:
+        with self._engine.connect() as conn:
+            last = False
+            while not last:
+                group, last = self._next_group()
+                self._commit(conn, group)
+                self._loop.call_soon_threadsafe(_deliver, group)
+
+    def _next_group(self) -> tuple[list[_Operation], bool]:
+        """Waits for one operation, then takes all that are there; and whether they are the last."""
+        group: list[_Operation] = []
+        while len(group) < _GROUP:
+            try:
+                operation = self._queue.get(block=not group)
+            except queue.Empty:
+                break
+            if operation is None:
+                return group, True
+            group.append(operation)
+        return group, False
+
+    def _commit(self, conn: Connection, group: Sequence[_Operation]) -> None:
+        try:
+            with conn.begin():
+                for operation in group:
+                    self._run(conn, operation, alone=len(group) == 1)
+        except DBAPIError as exc:
+            error = self._translated(exc)
+            if len(group) == 1 or type(error) is Unavailable:
+                _fail(group, error)
+            else:
+                for operation in group:  # which of them it was is found out one by one
+                    self._commit(conn, [operation])
+        except Exception as exc:
+            _fail(group, exc)
+
+    def _run(self, conn: Connection, operation: _Operation, *, alone: bool) -> None:
+        operation.error = None
+        if alone:
+            operation.result = operation.function(conn)
+            return
+        try:
+            with conn.begin_nested():
+                operation.result = operation.function(conn)
+        except IntegrityError as exc:
+            operation.error = self._translated(exc)
+        except DBAPIError:
+            raise  # a full disk, say: the engine may have undone the whole transaction
+        except Exception as exc:
+            operation.error = exc
+
+    def _translated(self, exc: DBAPIError) -> PenstockError:
+        error = self._translate(exc)
+        error.__cause__ = exc
+        return error
+
+
+def _fail(group: Sequence[_Operation], error: Exception) -> None:
+    for operation in group:
+        operation.error = error
+
+
+def _deliver(group: Sequence[_Operation]) -> None:
+    for operation in group:
+        operation.deliver()
