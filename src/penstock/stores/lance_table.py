@@ -1,0 +1,137 @@
+"""One collection's table in LanceDB: how it is searched, and what of it is kept in memory."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from penstock.stores.base import Candidate, IndexQuery, LaneHits, Vector
+from penstock.stores.lance_errors import retry_commit
+from penstock.stores.lance_filter import any_of, to_sql
+from penstock.stores.options import StoresOptions
+
+SAMPLE_ROWS = 512
+SAMPLE_AGE_S = 10.0
+IDS_A_DELETE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Vectors of random rows, (n, dimensions), from which the spread of a query's cosines is estimated."""
+
+    table_version: int
+    taken_at: float
+    vectors: Vector
+
+
+class LanceTable:
+    """`writing` is held by whoever writes; the times of the last write and optimise steer maintenance."""
+
+    def __init__(self, handle: Any, dimensions: int, options: StoresOptions) -> None:
+        self.handle = handle
+        self.dimensions = dimensions
+        self.writing = asyncio.Lock()
+        self.last_write = time.monotonic()  # unknown writes of before count as one now
+        self.last_optimise = 0.0
+        self._options = options
+        self._sample: _Sample | None = None
+
+    def close(self) -> None:
+        self.handle.close()
+
+    async def upsert(self, batch: pa.Table) -> None:
+        """Writes a batch of distinct chunk ids in one commit."""
+        merge = self.handle.merge_insert("chunk_id").when_matched_update_all().when_not_matched_insert_all()
+        async with self.writing:
+            await retry_commit(partial(merge.execute, batch))
+            self.last_write = time.monotonic()
+
+    async def delete(self, version_ids: Sequence[str], document_ids: Sequence[str]) -> None:
+        """Deletes in commits of at most `IDS_A_DELETE` ids."""
+        async with self.writing:
+            for column, ids in (("version_id", version_ids), ("document_id", document_ids)):
+                for start in range(0, len(ids), IDS_A_DELETE):
+                    clause = any_of(column, ids[start : start + IDS_A_DELETE])
+                    await retry_commit(partial(self.handle.delete, clause))
+            self.last_write = time.monotonic()
+
+    async def search(self, query: IndexQuery, terms: list[str]) -> LaneHits:
+        where = None if query.filter is None else to_sql(query.filter)
+        async with asyncio.TaskGroup() as group:
+            rows = group.create_task(self.handle.count_rows())
+            dense = group.create_task(self._dense(query, where))
+            text = group.create_task(self._fulltext(query, terms, where))
+            spread = group.create_task(self._spread(query.vector))
+        mean, std = spread.result()
+        text_hits = text.result()
+        scores = text_hits.column("_score").to_pylist()
+        return LaneHits(
+            candidates=_join(query, dense.result(), text_hits),
+            rows=rows.result(),
+            dense_mean=mean,
+            dense_std=std,
+            fulltext_floor=scores[-1] if len(scores) == query.k else 0.0,
+        )
+
+    async def _dense(self, query: IndexQuery, where: str | None) -> pa.Table:
+        if query.vector is None:
+            return pa.table({"chunk_id": pa.array([], pa.string()), "_distance": pa.array([], pa.float32())})
+        search = self.handle.query().nearest_to(query.vector).distance_type("cosine").nprobes(self._options.ann_probes)
+        search = search.select(["chunk_id", "_distance"]).limit(query.k)
+        return await (search if where is None else search.where(where)).to_arrow()
+
+    async def _fulltext(self, query: IndexQuery, terms: list[str], where: str | None) -> pa.Table:
+        columns = ["chunk_id", "_score"] if query.vector is None else ["chunk_id", "_score", "vector"]
+        if not terms:
+            return pa.table({"chunk_id": pa.array([], pa.string()), "_score": pa.array([], pa.float32())})
+        search = self.handle.query().nearest_to_text(" ".join(terms), columns=["terms"])
+        search = search.select(columns).limit(query.k)
+        return await (search if where is None else search.where(where)).to_arrow()
+
+    async def _spread(self, vector: Vector | None) -> tuple[float, float]:
+        """Mean and standard deviation of the query's cosine to the collection's rows."""
+        if vector is None:
+            return 0.0, 0.0
+        cosines = (await self._sampled()) @ vector
+        return (float(cosines.mean()), float(cosines.std())) if len(cosines) else (0.0, 0.0)
+
+    async def _sampled(self) -> Vector:
+        """Random rows' vectors, taken anew when the table has changed: at once while small, else every few seconds."""
+        sample, version, now = self._sample, await self.handle.version(), time.monotonic()
+        if sample is not None and (
+            sample.table_version == version
+            or (len(sample.vectors) == SAMPLE_ROWS and now - sample.taken_at < SAMPLE_AGE_S)
+        ):
+            return sample.vectors
+        rows = await self.handle.count_rows()
+        picked = np.random.default_rng(rows).choice(rows, min(rows, SAMPLE_ROWS), replace=False)
+        taken = await self.handle.take_offsets(sorted(picked.tolist())).select(["vector"]).to_arrow()
+        self._sample = _Sample(version, now, _matrix(taken, self.dimensions))
+        return self._sample.vectors
+
+
+def _matrix(table: pa.Table, dimensions: int) -> Vector:
+    values = table.column("vector").combine_chunks().flatten().to_numpy()
+    return np.asarray(values, dtype=np.float32).reshape(-1, dimensions)
+
+
+def _join(query: IndexQuery, dense: pa.Table, text: pa.Table) -> tuple[Candidate, ...]:
+    """One candidate a row that either lane found. What only full-text found gets its cosine from the fetched vector."""
+    cosines = dict(zip(dense["chunk_id"].to_pylist(), (1 - dense["_distance"].to_numpy()).tolist(), strict=True))
+    scores = dict(zip(text["chunk_id"].to_pylist(), text["_score"].to_pylist(), strict=True))
+    if query.vector is not None and scores:
+        fetched = _matrix(text, len(query.vector)) @ query.vector
+        cosines = dict(zip(scores, fetched.tolist(), strict=True)) | cosines
+    return tuple(
+        Candidate(
+            chunk_id=key,
+            dense=cosines.get(key),
+            fulltext=None if query.text is None else scores.get(key, 0.0),
+        )
+        for key in dict.fromkeys((*cosines, *scores))
+    )

@@ -1,0 +1,183 @@
+"""LanceDB in a folder: crash-safe commits, several processes, full-text and vector indexes built in the background."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lancedb
+from lancedb.index import FTS
+
+from penstock.errors import DataError, NotFound, Unavailable
+from penstock.stores.analyzer import Analyzer
+from penstock.stores.base import IndexQuery, IndexRow, IndexStore, LaneHits
+from penstock.stores.lance_errors import lance_errors
+from penstock.stores.lance_maintenance import maintain, optimise, prewarm
+from penstock.stores.lance_rows import dimensions_of, schema, to_arrow
+from penstock.stores.lance_table import LanceTable
+from penstock.stores.options import StoresOptions
+from penstock.stores.vectors import check_dimensions
+
+logger = logging.getLogger(__name__)
+
+# The terms are ours already (see `analyzer`): the engine splits at white space and does nothing else.
+_TERMS = FTS(
+    base_tokenizer="whitespace",
+    lower_case=False,
+    stem=False,
+    remove_stop_words=False,
+    ascii_folding=False,
+    max_token_length=None,
+)
+
+
+class LanceIndex(IndexStore):
+    """One table a collection. Writers of one collection take turns within the process; searches never wait for them."""
+
+    durable: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
+    shared: ClassVar[bool] = True
+
+    def __init__(self, folder: str, options: StoresOptions) -> None:
+        self._folder = Path(folder)
+        self._options = options
+        self._analyzer = Analyzer()
+        self._tables: dict[str, LanceTable] = {}
+        self._opening = asyncio.Lock()
+        self._database: Any = None
+        self._cpu = ThreadPoolExecutor(max_workers=1, thread_name_prefix="penstock-index")
+
+    async def open(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise DataError(f"The index folder {self._folder} cannot be used: {exc.strerror}") from exc
+        session = lancedb.Session(index_cache_size_bytes=self._options.cache_mb << 20)
+        with lance_errors(f"open the index in {self._folder}"):
+            self._database = await lancedb.connect_async(
+                str(self._folder), read_consistency_interval=timedelta(0), session=session
+            )
+            for name in (await self._database.list_tables()).tables:
+                if table := await self._find(name):
+                    await prewarm(table.handle)
+
+    async def close(self) -> None:
+        self._cpu.shutdown(wait=True)
+        for table in self._tables.values():
+            table.close()
+        self._tables.clear()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    async def ping(self) -> None:
+        if not self._folder.is_dir():
+            raise Unavailable(f"The index folder {self._folder} is gone", code="index_unavailable")
+        with lance_errors("list the index's collections"):
+            await self._database.list_tables(limit=1)
+
+    async def create(self, collection_id: str, dimensions: int) -> None:
+        async with self._opening:
+            table = await self._find(collection_id)
+            if table is None:
+                with lance_errors(f"create collection {collection_id}"):
+                    made = await self._database.create_table(collection_id, schema=schema(dimensions), exist_ok=True)
+                    table = await self._keep(collection_id, made)
+        if table.dimensions != dimensions:
+            raise DataError(
+                f"Collection {collection_id} holds vectors of {table.dimensions} dimensions, not {dimensions}; "
+                "reindex it to change its embedding model"
+            )
+
+    async def drop(self, collection_id: str) -> None:
+        async with self._opening:
+            table = self._tables.pop(collection_id, None)
+            if table is not None:
+                table.close()
+            with lance_errors(f"drop collection {collection_id}"):
+                await self._database.drop_table(collection_id, ignore_missing=True)
+
+    async def upsert(self, collection_id: str, rows: Sequence[IndexRow]) -> None:
+        table = await self._table(collection_id)
+        if table is None:
+            raise NotFound(f"The index has no collection {collection_id}; create it first")
+        if not rows:
+            return
+        loop = asyncio.get_running_loop()
+        batch = await loop.run_in_executor(self._cpu, to_arrow, rows, table.dimensions, self._analyzer)
+        with lance_errors(f"write to collection {collection_id}"):
+            await table.upsert(batch)
+
+    async def delete(
+        self, collection_id: str, *, version_ids: Sequence[str] = (), document_ids: Sequence[str] = ()
+    ) -> None:
+        table = await self._table(collection_id)
+        if table is None:
+            return
+        with lance_errors(f"remove rows of collection {collection_id}"):
+            await table.delete(version_ids, document_ids)
+
+    async def search(self, collection_id: str, query: IndexQuery) -> LaneHits:
+        table = await self._table(collection_id)
+        if table is None:
+            return LaneHits()
+        if query.vector is not None:
+            check_dimensions(query.vector, table.dimensions)
+        terms = [] if query.text is None else self._analyzer.query_terms(query.text)
+        with lance_errors(f"search collection {collection_id}"):
+            return await table.search(query, terms)
+
+    async def count(self, collection_id: str) -> int:
+        table = await self._table(collection_id)
+        if table is None:
+            return 0
+        with lance_errors(f"count collection {collection_id}"):
+            return int(await table.handle.count_rows())
+
+    async def optimise(self, collection_id: str) -> None:
+        table = await self._table(collection_id)
+        if table is not None:
+            with lance_errors(f"optimise collection {collection_id}"):
+                await optimise(table, self._options)
+
+    async def maintain(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.maintenance_interval_s)
+            for collection_id, table in list(self._tables.items()):
+                try:
+                    await maintain(table, self._options)
+                except Exception:
+                    logger.exception("maintenance of collection %s failed; it will be tried again", collection_id)
+
+    async def _table(self, collection_id: str) -> LanceTable | None:
+        """The table as it is now, or None: another process may have dropped it, or made it."""
+        table = self._tables.get(collection_id)
+        if table is not None and self._place(collection_id).is_dir():
+            return table
+        async with self._opening:
+            return await self._find(collection_id)
+
+    async def _find(self, collection_id: str) -> LanceTable | None:
+        exists = self._place(collection_id).is_dir()
+        table = self._tables.get(collection_id)
+        if table is not None and not exists:
+            self._tables.pop(collection_id).close()
+            return None
+        if table is not None or not exists:
+            return table
+        with lance_errors(f"open collection {collection_id}"):
+            return await self._keep(collection_id, await self._database.open_table(collection_id))
+
+    async def _keep(self, collection_id: str, handle: Any) -> LanceTable:
+        # An index of nothing made at birth: rows that it does not cover yet are split by its rules too.
+        if not await handle.list_indices():
+            await handle.create_index("terms", config=_TERMS)
+        table = LanceTable(handle, dimensions_of(await handle.schema()), self._options)
+        self._tables[collection_id] = table
+        return table
+
+    def _place(self, collection_id: str) -> Path:
+        return self._folder / f"{collection_id}.lance"

@@ -1,0 +1,27 @@
+import pytest
+
+from penstock.stores.analyzer import MAX_QUERY_TERMS, MAX_TERM_CHARS, Analyzer
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("The inspectors inspected 3 bridges.", ["inspector", "inspect", "3", "bridg"]),
+        ("Café NAÏVE ﬁre Straße", ["cafe", "naiv", "fire", "strass"]),
+        ("桥梁检查", ["桥", "梁", "检", "查", "桥梁", "梁检", "检查"]),
+        ("第3章", ["第", "3", "章"]),
+        ("GB/T-50010 v2.1_x", ["gb", "t", "50010", "v2", "1", "x"]),
+        ("ガード １２", ["ガ", "ー", "ド", "ガー", "ード", "12"]),
+        ("안전", ["안", "전", "안전"]),
+        ("Москва", ["москва"]),
+        ("", []),
+        ("the of ?! \n\x00", []),
+        ("x" * 100, ["x" * MAX_TERM_CHARS]),
+    ],
+)
+def test_terms(text: str, terms: list[str]) -> None:
+    assert Analyzer().terms(text) == terms
+
+
+def test_a_long_question_is_cut() -> None:
+    assert len(Analyzer().query_terms("word " * 5000)) == MAX_QUERY_TERMS
