@@ -417,7 +417,7 @@ async def test_what_came_back_is_not_forgotten(
 
 
 async def test_rows_of_the_dead_go_in_the_end(
-    ledger: Ledger, collection: Collection, upload: Upload, pieces: Pieces, clock: Callable[[], float]
+    ledger: Ledger, collection: Collection, upload: Upload, pieces: Pieces, advance: Callable[[float], None]
 ) -> None:
     [old] = await accept(ledger, upload(content="1"))
     await ledger.finish_version(old.version_id, pieces(old), pages=1)
@@ -427,7 +427,7 @@ async def test_rows_of_the_dead_go_in_the_end(
     await ledger.delete_document("acme", deleted.id)
     await purge(ledger)
     assert not (await ledger.get_version(old.version_id)).live
-    clock.now += 3601  # type: ignore[attr-defined]
+    advance(3601)
     await ledger.forget([])
     for version_id in (old.version_id, deleted.version_id):
         with pytest.raises(NotFound):
@@ -435,7 +435,7 @@ async def test_rows_of_the_dead_go_in_the_end(
     assert (await ledger.get_document("acme", new.id)).version == 2
     await ledger.delete_collection("acme", "docs")
     await purge(ledger)
-    clock.now += 3601  # type: ignore[attr-defined]
+    advance(3601)
     await ledger.forget([])
     with pytest.raises(NotFound):
         await ledger.get_version(new.version_id)
