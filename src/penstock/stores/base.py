@@ -144,14 +144,9 @@ class IndexStore(ABC):
         """The number of rows."""
 
     @abstractmethod
-    async def optimise(self, collection_id: str) -> None:
+    async def optimise(self, collection_id: str | None = None) -> None:
         """Compacts, builds and extends indexes, wipes deleted rows from disk. Searches and writes go on meanwhile.
 
-        `maintain` does this from time to time; call it after a bulk load. No effect where there is nothing to do.
-        """
-
-    async def maintain(self) -> None:  # noqa: B027
-        """Optimises collections after writes, until cancelled; returns at once where an engine needs no such thing.
-
-        Whoever keeps the store open for long runs this as a task beside its work. Without it all stays right but slows.
+        With a collection: now, as after a bulk load. Without: a round of upkeep over those that were written to since
+        the last, to be called every few seconds by whoever keeps the store open; if nobody does, searches slow down.
         """

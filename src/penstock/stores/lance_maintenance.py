@@ -1,6 +1,5 @@
 """Keeps a LanceDB table fast: indexes cover new rows, small files become large ones, deleted rows leave the disk."""
 
-import logging
 import math
 import time
 from datetime import timedelta
@@ -12,10 +11,10 @@ from penstock.stores.lance_errors import is_conflict
 from penstock.stores.lance_table import LanceTable
 from penstock.stores.options import StoresOptions
 
-logger = logging.getLogger(__name__)
-
 SCALAR_INDEX_ROWS = 10_000
 """Below this a scan of the column is quicker than its index is worth."""
+TERMS_INDEX = "terms_idx"
+FRESH_ROWS = 1_000
 CONFLICTS_BEFORE_LOCK = 2
 
 
@@ -25,16 +24,14 @@ async def prewarm(handle: Any) -> None:
         await handle.prewarm_index(index.name)
 
 
-async def maintain(table: LanceTable, options: StoresOptions) -> None:
-    """Optimises when something was written since the last time, and either writing has paused or much is unindexed."""
+async def is_due(table: LanceTable, options: StoresOptions) -> bool:
+    """Whether something was written since the last time, and either writing has paused or much is not indexed yet."""
     if table.last_optimise >= table.last_write:
-        return
-    now = time.monotonic()
-    stats = await table.handle.index_stats("terms_idx")
-    fresh = stats.num_unindexed_rows if stats else 0
-    covered = stats.num_indexed_rows if stats else 0
-    if now - table.last_write >= options.maintenance_interval_s or fresh > max(1_000, covered // 10):
-        await optimise(table, options)
+        return False
+    if time.monotonic() - table.last_write >= options.pause_s:
+        return True
+    stats = await table.handle.index_stats(TERMS_INDEX)
+    return stats is not None and stats.num_unindexed_rows > max(FRESH_ROWS, stats.num_indexed_rows // 10)
 
 
 async def optimise(table: LanceTable, options: StoresOptions) -> None:

@@ -1,7 +1,6 @@
 """LanceDB in a folder: crash-safe commits, several processes, full-text and vector indexes built in the background."""
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -15,13 +14,11 @@ from penstock.errors import DataError, NotFound, Unavailable
 from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import IndexQuery, IndexRow, IndexStore, LaneHits
 from penstock.stores.lance_errors import lance_errors
-from penstock.stores.lance_maintenance import maintain, optimise, prewarm
+from penstock.stores.lance_maintenance import is_due, optimise, prewarm
 from penstock.stores.lance_rows import dimensions_of, schema, to_arrow
 from penstock.stores.lance_table import LanceTable
 from penstock.stores.options import StoresOptions
 from penstock.stores.vectors import check_dimensions
-
-logger = logging.getLogger(__name__)
 
 # The terms are ours already (see `analyzer`): the engine splits at white space and does nothing else.
 _TERMS = FTS(
@@ -137,20 +134,13 @@ class LanceIndex(IndexStore):
         with lance_errors(f"count collection {collection_id}"):
             return int(await table.handle.count_rows())
 
-    async def optimise(self, collection_id: str) -> None:
-        table = await self._table(collection_id)
-        if table is not None:
-            with lance_errors(f"optimise collection {collection_id}"):
-                await optimise(table, self._options)
-
-    async def maintain(self) -> None:
-        while True:
-            await asyncio.sleep(self._options.maintenance_interval_s)
-            for collection_id, table in list(self._tables.items()):
-                try:
-                    await maintain(table, self._options)
-                except Exception:
-                    logger.exception("maintenance of collection %s failed; it will be tried again", collection_id)
+    async def optimise(self, collection_id: str | None = None) -> None:
+        names = list(self._tables) if collection_id is None else [collection_id]
+        for name in names:
+            table = await self._table(name)
+            if table is not None and (collection_id is not None or await is_due(table, self._options)):
+                with lance_errors(f"optimise collection {name}"):
+                    await optimise(table, self._options)
 
     async def _table(self, collection_id: str) -> LanceTable | None:
         """The table as it is now, or None: another process may have dropped it, or made it."""

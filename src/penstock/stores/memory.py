@@ -123,5 +123,5 @@ class MemoryIndex(IndexStore):
         collection = self._collections.get(collection_id)
         return len(collection.rows) if collection else 0
 
-    async def optimise(self, collection_id: str) -> None:
+    async def optimise(self, collection_id: str | None = None) -> None:
         pass

@@ -8,8 +8,8 @@ class StoresOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    maintenance_interval_s: float = Field(default=5.0, gt=0)
-    """How often collections that were written to are looked at for index building and compaction."""
+    pause_s: float = Field(default=2.0, ge=0)
+    """Fresh rows are indexed once nothing was written for this long, or earlier when they have become many."""
     ann_rows: int = Field(default=20_000, ge=1_000)
     """Vector search is exact below this number of rows of a collection, and approximate (IVF) from it on."""
     ann_probes: int = Field(default=32, ge=1)
