@@ -84,16 +84,14 @@ class Reranker(ABC):
 
 
 Pending: TypeAlias = Callable[[], NDArray[np.float32]]
-"""Waits for a started batch: shape (rows, dimensions). The array is the caller's own."""
+"""Waits for a started batch: shape (rows, dimensions). Raises Unavailable when it failed."""
 
 
 class Encoder(ABC):
     """An engine: one network on one device, driven by one thread, the batcher's. Blocking; knows no asyncio.
 
-    At most `IN_FLIGHT` batches are started and not yet waited for.
+    At most one batch is started and not yet waited for.
     """
-
-    IN_FLIGHT = 2
 
     @property
     @abstractmethod
@@ -102,7 +100,10 @@ class Encoder(ABC):
 
     @abstractmethod
     def start(self, ids: TokenIds, mask: TokenIds) -> Pending:
-        """Begin one padded batch, both of shape (rows, length); mask 0 marks padding. Must not wait for the result."""
+        """Begin one padded batch, and do not wait for it. Raises Unavailable.
+
+        Both arrays have the shape (rows, length); mask 0 marks padding.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -1,0 +1,111 @@
+"""How a model's files say that it is to be used: its family, its length, its pooling, its prefixes."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from penstock.errors import ConfigError, DataError
+from penstock.models.prefixes import Prefixes, known_prefixes
+
+T = TypeVar("T")
+
+
+class Pooling(StrEnum):
+    """How the token vectors become one: their mean, or the first one."""
+
+    MEAN = "mean"
+    CLS = "cls"
+
+
+class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of `config.json` that an encoder network is built from."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 512
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    position_embedding_type: str = "absolute"
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything but the weights. `max_tokens` counts the special tokens too."""
+
+    network: NetworkConfig
+    pooling: Pooling
+    max_tokens: int
+    prefixes: Prefixes
+
+
+def read_recipe(folder: Path, name: str) -> Recipe:
+    """Read a model folder in the layout of sentence-transformers or of a plain Hugging Face encoder.
+
+    A plain encoder is pooled by its mean, as sentence-transformers does. Raises ConfigError for what is not supported.
+    """
+    network = read_json(folder / "config.json", NetworkConfig)
+    return Recipe(
+        network=network,
+        pooling=read_pooling(folder),
+        max_tokens=read_max_tokens(folder, network),
+        prefixes=read_prefixes(folder, name),
+    )
+
+
+def read_max_tokens(folder: Path, network: NetworkConfig) -> int:
+    sizes = [network.max_position_embeddings]
+    for file, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        size = read_json(folder / file, dict[str, Any]).get(key) if (folder / file).is_file() else None
+        if isinstance(size, int | float):
+            sizes.append(int(size))
+    return min(sizes)
+
+
+def read_pooling(folder: Path) -> Pooling:
+    if not (folder / "modules.json").is_file():
+        return Pooling.MEAN
+    pooling = Pooling.MEAN
+    for module in read_json(folder / "modules.json", list[dict[str, Any]]):
+        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
+        if kind == "Pooling":
+            pooling = pooling_mode(folder / str(module["path"]) / "config.json")
+        elif kind not in {"Transformer", "Normalize"}:
+            raise ConfigError(f"The model in {folder} has a {kind} module, which is not supported.")
+    return pooling
+
+
+def pooling_mode(file: Path) -> Pooling:
+    config = read_json(file, dict[str, Any])
+    mode = config.get("pooling_mode")
+    if mode is None:
+        flags = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
+        others = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
+        mode = next((name for name, flag in flags.items() if others == [flag]), "+".join(others))
+    try:
+        return Pooling(str(mode))
+    except ValueError as error:
+        raise ConfigError(f"{file} asks for the pooling {mode!r}; mean and cls are supported.") from error
+
+
+def read_prefixes(folder: Path, name: str) -> Prefixes:
+    """The prompts that the files tell, else those known for the name."""
+    file = folder / "config_sentence_transformers.json"
+    prompts = read_json(file, dict[str, Any]).get("prompts") if file.is_file() else None
+    if not isinstance(prompts, dict) or not any(prompts.values()):
+        return known_prefixes(name)
+    return Prefixes(
+        query=str(prompts.get("query", "")), passage=str(prompts.get("document", prompts.get("passage", "")))
+    )
+
+
+def read_json(file: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind, strict=False)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"{file} cannot be read: {error}. Get the model's files again.") from error
