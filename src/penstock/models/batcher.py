@@ -1,0 +1,287 @@
+"""Where the texts of all jobs of the process meet: one queue a model, one thread that keeps its engine busy.
+
+Work-conserving: a free engine takes what waits, no timer holds it back. While a batch runs the next one is chosen and
+padded, and the results of the last one are handed out.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Self
+
+import numpy as np
+
+from penstock.errors import PenstockError, Unavailable
+from penstock.models.base import Encoder, Lane, Pending, TokenIds, Vectors
+from penstock.models.cost import CostModel
+from penstock.models.lane import Call, Row, WaitingRows
+from penstock.models.metrics import ModelMetrics
+from penstock.models.options import BatcherOptions
+from penstock.models.shapes import padded_length
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 8
+"""Interactive batches in a row after which one bulk batch gets its turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Rows padded to one shape, ready for the engine."""
+
+    lane: Lane
+    rows: Sequence[Row]
+    ids: TokenIds
+    mask: TokenIds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A batch inside the engine, and since when."""
+
+    batch: Batch
+    pending: Pending
+    since: float
+
+
+class Batcher:
+    """The queue and the thread of one engine. An async context manager; used from one event loop.
+
+    Guarantees: rows of a call come back in order; a call whose caller is gone leaves the queue at once; callers wait
+    while their lane is full; when the engine fails on a batch, the calls in it fail and the others go on.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        name: str,
+        longest: int,
+        options: BatcherOptions,
+        metrics: ModelMetrics,
+        cost: CostModel | None = None,
+    ) -> None:
+        self._encoder = encoder
+        self._name = name
+        self._longest = longest
+        self._options = options
+        self._metrics = metrics
+        self._cost = cost or CostModel()
+        self._lanes = MappingProxyType({lane: WaitingRows(longest=longest) for lane in Lane})
+        self._room = MappingProxyType({lane: asyncio.Event() for lane in Lane})
+        self._calls: set[Call] = set()
+        self._in_a_row = 0
+        self._closed = False
+        self._wake = threading.Condition()
+        self._stopped = asyncio.Event()
+        self._thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop after the running batch. Calls that wait fail with Unavailable."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        await self._stopped.wait()
+        self._thread.join()
+        self._encoder.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was stopped, or its thread broke down; nothing runs here any more."""
+        return self._closed
+
+    async def put(self, texts: Sequence[TokenIds], lane: Lane) -> Call:
+        """Queue tokenised texts as one call; returns as soon as they have room. Raises Unavailable when closed."""
+        waiting = self._lanes[lane]
+        while waiting.tokens >= self._options.queue_tokens and not self._closed:
+            self._room[lane].clear()
+            await self._room[lane].wait()
+        result = np.empty((len(texts), self._encoder.dimensions), np.float32)
+        call = Call(lane=lane, result=result, left=len(texts), done=self._loop.create_future())
+        now = time.monotonic()
+        with self._wake:
+            if self._closed:
+                raise Unavailable(f"The model {self._name} was unloaded.")
+            waiting.push([Row(ids=ids, call=call, place=place, queued_at=now) for place, ids in enumerate(texts)])
+            self._wake.notify()
+        self._calls.add(call)
+        return call
+
+    def forget(self, call: Call) -> None:
+        """Take out a call that nobody waits for any more. Harmless for one that is over."""
+        self._calls.discard(call)
+        if call.done.done() and not call.done.cancelled():
+            call.done.exception()  # seen: asyncio need not warn of it
+            return
+        with self._wake:
+            self._lanes[call.lane].drop(call)
+        call.done.cancel()
+        self._metrics.cancelled.labels(self._name, call.lane).inc()
+        self._tell_room(call.lane)
+
+    # --- the engine's thread ----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            self._drive()
+        except Exception:
+            logger.exception("the thread of the model %s broke down", self._name)
+        finally:
+            with self._wake:
+                self._closed = True
+            self._on_loop(self._end)
+
+    def _drive(self) -> None:
+        running: Running | None = None
+        held: Batch | None = None
+        while True:
+            batch = held or self._next(wait=running is None)
+            held = None
+            if batch is None and running is None:
+                return
+            outcome = self._wait(running) if running else None
+            urgent = self._urgent(batch) if running else None
+            if urgent is not None:
+                batch, held = urgent, batch
+            started = self._start(batch) if batch else None
+            if running is not None and outcome is not None:
+                self._hand_out(running, outcome)
+            running = started
+
+    def _next(self, *, wait: bool) -> Batch | None:
+        """The batch to run next; None when nothing waits, or when it is time to stop."""
+        with self._wake:
+            while wait and not self._closed and not any(len(lane) for lane in self._lanes.values()):
+                self._wake.wait()
+            if self._closed:
+                return None
+            lane = self._turn()
+            rows = self._lanes[lane].take(self._fits)
+        return self._pad(lane, rows) if rows else None
+
+    def _turn(self) -> Lane:
+        """Interactive first, but for one bulk batch after a long row of them."""
+        urgent, bulk = (len(self._lanes[lane]) > 0 for lane in (Lane.INTERACTIVE, Lane.BULK))
+        if urgent and not (bulk and self._in_a_row >= PATIENCE):
+            self._in_a_row += 1
+            return Lane.INTERACTIVE
+        self._in_a_row = 0
+        return Lane.BULK
+
+    def _urgent(self, prepared: Batch | None) -> Batch | None:
+        """A question that came while the batch before ran goes ahead of the bulk batch that was prepared."""
+        if prepared is None or prepared.lane is Lane.INTERACTIVE or self._in_a_row >= PATIENCE:
+            return None
+        with self._wake:
+            rows = self._lanes[Lane.INTERACTIVE].take(self._fits)
+        if not rows:
+            return None
+        self._in_a_row += 1
+        return self._pad(Lane.INTERACTIVE, rows)
+
+    def _fits(self, rows: int, length: int) -> bool:
+        short = self._cost.predict_ms(rows, length) <= self._options.slice_ms
+        return short and rows * length <= self._options.batch_tokens
+
+    def _pad(self, lane: Lane, rows: Sequence[Row]) -> Batch:
+        length = padded_length(max(len(row.ids) for row in rows), longest=self._longest)
+        ids = np.zeros((len(rows), length), np.int32)
+        mask = np.zeros((len(rows), length), np.int32)
+        for place, row in enumerate(rows):
+            ids[place, : len(row.ids)] = row.ids
+            mask[place, : len(row.ids)] = 1
+        return Batch(lane=lane, rows=rows, ids=ids, mask=mask)
+
+    def _start(self, batch: Batch) -> Running | None:
+        now = time.monotonic()
+        try:
+            return Running(batch=batch, pending=self._encoder.start(batch.ids, batch.mask), since=now)
+        except PenstockError as error:
+            self._fail(batch, error)
+            return None
+
+    def _wait(self, running: Running) -> Vectors | PenstockError:
+        try:
+            vectors = running.pending()
+        except PenstockError as error:
+            return error
+        took_s = time.monotonic() - running.since
+        rows, length = running.batch.ids.shape
+        self._cost.observe(rows, length, took_s * 1e3)
+        self._metrics.ran(self._name, running.batch.lane, took_s)
+        return vectors
+
+    def _hand_out(self, running: Running, outcome: Vectors | PenstockError) -> None:
+        batch = running.batch
+        if isinstance(outcome, PenstockError):
+            self._fail(batch, outcome)
+            return
+        done = []
+        for row, vector in zip(batch.rows, outcome, strict=True):
+            call = row.call
+            call.result[row.place] = vector
+            call.left -= 1
+            if not call.left:
+                done.append(call)
+        self._on_loop(self._finish, batch.lane, done)
+        self._count(batch, running.since)
+
+    def _count(self, batch: Batch, started: float) -> None:
+        self._metrics.counted(
+            self._name,
+            batch.lane,
+            waits_s=[started - row.queued_at for row in batch.rows],
+            tokens=sum(len(row.ids) for row in batch.rows),
+            padded=batch.ids.size,
+            limit=self._options.batch_tokens,
+        )
+
+    def _fail(self, batch: Batch, error: PenstockError) -> None:
+        logger.error("a batch of %d texts failed on %s: %s", len(batch.rows), self._name, error)
+        self._metrics.failures.labels(self._name).inc()
+        calls = {row.call for row in batch.rows}
+        with self._wake:
+            for call in calls:
+                self._lanes[batch.lane].drop(call)
+        self._on_loop(self._break, batch.lane, calls, error)
+
+    def _on_loop(self, work: Callable[..., None], *args: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(work, *args)
+
+    # --- back on the event loop -------------------------------------------------------------------------------------
+
+    def _finish(self, lane: Lane, calls: Iterable[Call]) -> None:
+        for call in calls:
+            self._calls.discard(call)
+            if not call.done.done():
+                call.done.set_result(None)
+        self._tell_room(lane)
+
+    def _break(self, lane: Lane, calls: Iterable[Call], error: PenstockError) -> None:
+        for call in calls:
+            self._calls.discard(call)
+            if not call.done.done():
+                call.done.set_exception(error)
+        self._tell_room(lane)
+
+    def _tell_room(self, lane: Lane) -> None:
+        if self._closed or self._lanes[lane].tokens < self._options.queue_tokens:
+            self._room[lane].set()
+        self._metrics.queued.labels(self._name, lane).set(self._lanes[lane].tokens)
+
+    def _end(self) -> None:
+        """The thread is done: whoever still waits is told so."""
+        for lane in Lane:
+            mine = [call for call in self._calls if call.lane is lane]
+            self._break(lane, mine, Unavailable(f"The model {self._name} was unloaded."))
+        self._stopped.set()

@@ -1,0 +1,113 @@
+"""One lane of the batcher: waiting rows, sorted by length, taken so that nobody is passed over for ever."""
+
+import asyncio
+import itertools
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.models.base import Lane, TokenIds
+from penstock.models.shapes import padded_length, whole_rows
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One caller's rows on their way. `result` gets a row as its batch ends; `done` is set with the last one."""
+
+    lane: Lane
+    result: NDArray[np.float32]
+    left: int
+    done: asyncio.Future[None]
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One text's tokens, and where its vector goes."""
+
+    ids: TokenIds
+    call: Call
+    place: int
+    queued_at: float
+    order: int = 0
+    waiting: bool = True
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return len(self.ids), self.order
+
+
+class WaitingRows:
+    """The rows of a lane that wait. The caller holds the batcher's lock around every call.
+
+    A batch is built around the row that waits longest, from the rows whose lengths are nearest to its own: little
+    padding, and nobody waits longer than the rows ahead of them take.
+    """
+
+    def __init__(self, *, longest: int) -> None:
+        self._longest = longest
+        self._sorted: list[tuple[tuple[int, int], Row]] = []
+        self._arrived: deque[Row] = deque()
+        self._orders = itertools.count()
+        self.tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def push(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            row.order = next(self._orders)
+            insort(self._sorted, (row.key, row))
+            self._arrived.append(row)
+            self.tokens += len(row.ids)
+
+    def take(self, fits: Callable[[int, int], bool]) -> Sequence[Row]:
+        """The next batch; one row even when `fits(rows, padded length)` refuses it. None waiting: empty."""
+        while self._arrived and not self._arrived[0].waiting:
+            self._arrived.popleft()
+        if not self._arrived:
+            return ()
+        first = bisect_left(self._sorted, self._arrived[0].key, key=lambda entry: entry[0])
+        low, high = self._grow(first, fits)
+        count = whole_rows(high - low)
+        low = max(low, min(first, high - count))
+        return self._cut(low, low + count)
+
+    def drop(self, call: Call) -> None:
+        """Take out what a caller who is gone still has waiting."""
+        gone = [row for row in self._arrived if row.call is call and row.waiting]
+        for row in gone:
+            place = bisect_left(self._sorted, row.key, key=lambda entry: entry[0])
+            self._cut(place, place + 1)
+        self._arrived = deque(row for row in self._arrived if row.waiting)
+
+    def _grow(self, first: int, fits: Callable[[int, int], bool]) -> tuple[int, int]:
+        """The widest run of neighbours [low, high) around `first` that still fits, nearest lengths first."""
+        low, high = first, first + 1
+        own = self._length(first)
+        while True:
+            longer = self._length(high) if high < len(self._sorted) else None
+            shorter = self._length(low - 1) if low else None
+            rows = high - low + 1
+            up = longer is not None and fits(rows, padded_length(longer, longest=self._longest))
+            down = shorter is not None and fits(rows, padded_length(self._length(high - 1), longest=self._longest))
+            if up and (not down or (longer or 0) - own <= own - (shorter or 0)):
+                high += 1
+            elif down:
+                low -= 1
+            else:
+                return low, high
+
+    def _length(self, place: int) -> int:
+        return self._sorted[place][0][0]
+
+    def _cut(self, low: int, high: int) -> Sequence[Row]:
+        rows = [row for _, row in self._sorted[low:high]]
+        del self._sorted[low:high]
+        for row in rows:
+            row.waiting = False
+            self.tokens -= len(row.ids)
+        return rows
