@@ -1,0 +1,124 @@
+"""How a process learns what others wrote: `PRAGMA data_version` from a thread, while anybody here waits for news."""
+# ruff: noqa: S608 (statements are put together from our own constants; values are always bound)
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from penstock.jobs.clock import Clock
+from penstock.jobs.sqlite.rows import read
+from penstock.jobs.wakeups import Wakeups
+from penstock.types import JobEvent
+
+logger = logging.getLogger(__name__)
+
+_ACTIVE_S = 0.001
+_IDLE_S = 0.004
+_ACTIVE_FOR_S = 0.25
+_FAILED_S = 0.5
+_BATCH = 2000
+
+_READY = "SELECT EXISTS (SELECT 1 FROM job INDEXED BY job_ready WHERE state = 'queued' AND due IS NULL)"
+_DUE = "SELECT min(due) FROM job INDEXED BY job_due WHERE state = 'queued' AND due IS NOT NULL"
+_CANCELLED = "SELECT json_group_array(id) FROM job INDEXED BY job_cancel WHERE state = 'running' AND cancel = 1"
+_EVENTS = f"""SELECT json_group_array(json_array(n, job, json_object(
+    'seq', seq, 'type', type, 'data', json(data), 'attempt', attempt, 'at', at)))
+    FROM (SELECT * FROM event WHERE n > ? ORDER BY n LIMIT {_BATCH})"""
+_NEWEST = "SELECT coalesce(max(n), 0) FROM event"
+
+
+class _Pushed(msgspec.Struct, frozen=True, array_like=True):
+    n: int
+    job: str
+    event: JobEvent
+
+
+class Poller:
+    """Rings on the event loop that opened the store. Sleeps without a time-out while nobody waits."""
+
+    def __init__(self, cx: sqlite3.Connection, wakeups: Wakeups, clock: Clock) -> None:
+        self._cx = cx
+        self._wakeups = wakeups
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._kick = threading.Event()
+        self._closing = False
+        self._version = -1
+        self._next_due: float | None = None
+        self._last: int | None = None  # the newest event told; None: not following events
+        self._thread = threading.Thread(target=self._run, name="jobs-poller", daemon=True)
+        self._thread.start()
+
+    def kick(self) -> None:
+        """Look now: this process has written, or somebody here has begun to wait."""
+        self._kick.set()
+
+    def close(self) -> None:
+        self._closing = True
+        self._kick.set()
+        self._thread.join()
+        self._cx.close()
+
+    def _run(self) -> None:
+        active_until = 0.0
+        while not self._closing:
+            try:
+                if self._look():
+                    active_until = time.monotonic() + _ACTIVE_FOR_S
+                pause = _ACTIVE_S if time.monotonic() < active_until else _IDLE_S
+            except sqlite3.Error:
+                logger.warning("the jobs file could not be looked at; trying again", exc_info=True)
+                pause = _FAILED_S
+            except RuntimeError:  # the event loop is closed: nobody is left to be told
+                return
+            waited_for = self._wakeups.doorbells or self._wakeups.inboxes
+            self._kick.wait(pause if waited_for else None)
+            self._kick.clear()
+
+    def _look(self) -> bool:
+        """Tell what is new; whether anything was."""
+        version = self._cx.execute("PRAGMA data_version").fetchone()[0]
+        changed = version != self._version
+        self._version = version
+        if self._wakeups.inboxes:
+            if changed or self._last is None:
+                self._follow()
+        else:
+            self._last = None
+        if self._wakeups.doorbells:
+            self._ring(changed)
+        return bool(changed)
+
+    def _follow(self) -> None:
+        """Push the new events. Who begins to follow is first sent to the store: it may have missed some."""
+        if self._last is None:
+            self._last = self._cx.execute(_NEWEST).fetchone()[0]
+            self._loop.call_soon_threadsafe(self._wakeups.missed)
+            return
+        while pushed := read(self._cx, _EVENTS, (self._last,), list[_Pushed]):
+            self._last = pushed[-1].n
+            self._loop.call_soon_threadsafe(self._push, pushed)
+            if len(pushed) < _BATCH:
+                return
+
+    def _push(self, pushed: Sequence[_Pushed]) -> None:
+        for each in pushed:
+            self._wakeups.event(each.job, each.event)
+
+    def _ring(self, changed: bool) -> None:
+        if changed:
+            ready = self._cx.execute(_READY).fetchone()[0]
+            self._next_due = self._cx.execute(_DUE).fetchone()[0]
+            cancelled = read(self._cx, _CANCELLED, (), list[str])
+            if cancelled:
+                self._loop.call_soon_threadsafe(self._wakeups.cancelled, cancelled)
+            if ready:
+                self._loop.call_soon_threadsafe(self._wakeups.ready)
+        if self._next_due is not None and self._next_due <= self._clock.wall():
+            self._next_due = None
+            self._loop.call_soon_threadsafe(self._wakeups.ready)
