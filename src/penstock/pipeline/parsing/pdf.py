@@ -1,0 +1,118 @@
+"""The blocks of a PDF page as running text.
+
+A PDF knows lines and fonts, not paragraphs and headings; kreuzberg guesses these from the layout. Here lines are
+joined, hyphenated words made whole, and what it took for a heading but reads like a line of running text becomes that.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+from penstock.pipeline.parsing.builder import TextBuilder
+from penstock.pipeline.parsing.structure import Node, node_text, write_nodes
+from penstock.pipeline.parsing.text import clean
+
+_HYPHENATED = re.compile("[\x02\ufffe\u00ad]\\s*")
+"""How pdfium marks a hyphen that stands at a line's end only because the line ends there."""
+_WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
+_LINE_END_IN_WIDE = re.compile(f"(?<=[{_WIDE}])\n(?=[{_WIDE}])")
+_LINE_END_AFTER_HYPHEN = re.compile(r"(?<=\w-)\n(?=\w)")
+_FALSE_LIGATURE = re.compile(f"(?:(?<=[{_WIDE}])|(?<![a-z])(?=f{{1,2}}[il]?[{_WIDE}]))(ff[il]|f[fil])(?![a-z])")
+_KEY_CHARS = 6
+_HEADING_CHARS = 120
+_HEADING_CANNOT_END_WITH = (",", ";", "-", "，", "、", "；")
+_SENTENCE_ENDS = (".", "!", "?", ":", "。", "！", "？", "：", "”", '"', ")")
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    kind: str
+    text: str
+    page: int
+    node: Node
+
+
+def write_pdf_nodes(nodes: Iterable[Node], builder: TextBuilder, raw_pages: Mapping[int, str]) -> None:
+    """`raw_pages` is the text of each page as pdfium gave it."""
+    for block in _joined(list(_blocks(nodes, raw_pages))):
+        builder.page(block.page)
+        if block.kind == "heading":
+            builder.heading(int(block.node["content"].get("level") or 1), block.text)
+        elif block.kind == "paragraph":
+            builder.block(block.text)
+        else:
+            write_nodes([block.node], builder)
+
+
+def running_text(raw: str) -> str:
+    """The lines of a paragraph as one line; none of CJK text gets a blank where a line ended."""
+    text = node_text({"text": _HYPHENATED.sub("", raw.replace("\r\n", "\n"))})
+    text = _LINE_END_AFTER_HYPHEN.sub("", _LINE_END_IN_WIDE.sub("", text))
+    return " ".join(text.split())
+
+
+def restore_ligatures(text: str, raw: str) -> str:
+    """Puts back what kreuzberg takes for a broken ligature: a quotation mark between Chinese characters becomes "ffi".
+
+    What stood there is looked up in the raw page by the characters around it.
+    """
+    parts = _FALSE_LIGATURE.split(text)
+    if len(parts) == 1:
+        return text
+    flat = "".join(raw.split())
+    out = parts[0]
+    for found, after in zip(parts[1::2], parts[2::2], strict=True):
+        before_key, after_key = re.escape("".join(out.split())[-_KEY_CHARS:]), re.escape("".join(after.split())[:1])
+        origin = re.search(f"(?<={before_key})[^\\w\\s](?={after_key})", flat) if before_key else None
+        out += (origin[0] if origin else found) + after
+    return out
+
+
+def _blocks(nodes: Iterable[Node], raw_pages: Mapping[int, str]) -> Iterator[_Block]:
+    page = 0
+    for node in nodes:
+        content: Any = node["content"]
+        page = node.get("page") or page
+        kind = content["node_type"]
+        if kind == "list_item":
+            yield _Block("item", "", page, {"content": {**content, "text": running_text(content["text"])}})
+        elif kind in {"heading", "paragraph"}:
+            if text := restore_ligatures(running_text(content["text"]), raw_pages.get(page, "")):
+                yield _Block(kind, text, page, node)
+        elif kind not in {"group", "list", "page_break"}:
+            yield _Block(kind, clean(content.get("text") or ""), page, node)
+
+
+def _joined(blocks: list[_Block]) -> list[_Block]:
+    """False headings become paragraphs, and a paragraph that goes on in the next block is joined with it."""
+    out: list[_Block] = []
+    for block, after in zip_longest(blocks, blocks[1:]):
+        current = block
+        if block.kind == "heading" and not _reads_like_heading(block, after):
+            current = replace(block, kind="paragraph")
+        if out and _goes_on(out[-1], current):
+            out[-1] = replace(out[-1], text=f"{out[-1].text} {current.text}")
+        else:
+            out.append(current)
+    return out
+
+
+def _reads_like_heading(block: _Block, after: _Block | None) -> bool:
+    goes_on = after is not None and after.kind == "paragraph" and after.text[:1].islower()
+    return (
+        len(block.text) <= _HEADING_CHARS
+        and not block.text[0].islower()
+        and not block.text.endswith(_HEADING_CANNOT_END_WITH)
+        and not goes_on
+    )
+
+
+def _goes_on(before: _Block, block: _Block) -> bool:
+    return (
+        before.kind == block.kind == "paragraph"
+        and before.page == block.page
+        and block.text[0].islower()
+        and not before.text.endswith(_SENTENCE_ENDS)
+    )

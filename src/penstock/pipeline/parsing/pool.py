@@ -1,0 +1,156 @@
+"""A fixed number of parser processes that documents cannot harm: what a document breaks is replaced."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from penstock.errors import ParseError
+from penstock.pipeline.parsing.options import ParsingOptions
+from penstock.pipeline.parsing.process import ParserDied, ParserProcess
+from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument
+from penstock.pipeline.parsing.wire import Reply, Request
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class PoolStats:
+    """Counts since the pool was opened."""
+
+    documents: int = 0
+    started: int = 0
+    recycled: int = 0
+    crashed: int = 0
+    timed_out: int = 0
+
+
+class _Slot:
+    """A place for one process, empty until it is first needed and after its process has ended."""
+
+    def __init__(self) -> None:
+        self.parser: ParserProcess | None = None
+
+
+class ParserPool:
+    """An async context manager. Callers beyond the number of processes wait for their turn, first come first served.
+
+    Closing it kills what is running.
+    """
+
+    def __init__(self, options: ParsingOptions | None = None) -> None:
+        self._options = options or ParsingOptions()
+        self._slots = [_Slot() for _ in range(self._options.processes)]
+        self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
+        self.stats = PoolStats()
+
+    async def __aenter__(self) -> Self:
+        for slot in self._slots:
+            self._free.put_nowait(slot)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*(self._empty(slot) for slot in self._slots))
+
+    async def prewarm(self) -> None:
+        """Starts all processes now, so that no document pays for it."""
+        async with asyncio.TaskGroup() as group:
+            for _ in self._slots:
+                group.create_task(self._start_one())
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that are alive now."""
+        return tuple(slot.parser.pid for slot in self._slots if slot.parser)
+
+    async def parse(self, data: bytes, *, name: str, media_type: str) -> ParsedDocument:
+        """The text of a document with its pages and headings.
+
+        Raises `ParseError`, with one of the codes `parse_failed`, `encrypted`, `archive_bomb`, `text_too_long`,
+        `time_limit`, `memory_limit`, `parser_crashed`; `Unavailable` when no process can be started.
+        """
+        reply = await self._ask(Request(name=name, media_type=media_type), data)
+        if reply.parsed is None:
+            raise _no_answer(name)
+        return reply.parsed
+
+    async def parse_and_chunk(self, data: bytes, *, name: str, media_type: str, chunking: ChunkingRequest) -> Chunked:
+        """The passages of a document; its text stays in the parser process. Raises as `parse` does."""
+        reply = await self._ask(Request(name=name, media_type=media_type, chunking=chunking), data)
+        if reply.chunked is None:
+            raise _no_answer(name)
+        return reply.chunked
+
+    async def _ask(self, request: Request, data: bytes) -> Reply:
+        async with self._slot() as slot:
+            reply = await self._exchange(slot, request, data)
+        self.stats.documents += 1
+        if reply.problem is not None:
+            raise ParseError(reply.problem.message, code=reply.problem.code)
+        return reply
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[_Slot]:
+        slot = await self._free.get()
+        try:
+            yield slot
+        finally:
+            self._free.put_nowait(slot)
+
+    async def _exchange(self, slot: _Slot, request: Request, data: bytes) -> Reply:
+        """One document through one process. A crash is held against the document only if it came in a fresh process."""
+        while True:
+            parser = await self._parser(slot)
+            was_fresh = parser.documents == 0
+            try:
+                async with asyncio.timeout(self._options.time_limit_s):
+                    return await parser.ask(request, data)
+            except TimeoutError:
+                await self._empty(slot)
+                self.stats.timed_out += 1
+                raise ParseError(
+                    f"{request.name} was not parsed within {self._options.time_limit_s:g} seconds. Split it, or raise "
+                    "time_limit_s of the parsing settings.",
+                    code="time_limit",
+                ) from None
+            except ParserDied as exc:
+                await self._empty(slot)
+                self.stats.crashed += 1
+                logger.warning("a parser process died of %s: %s", request.name, exc.reason)
+                if was_fresh:
+                    raise ParseError(f"{request.name} cannot be parsed: {exc.reason}.", code=exc.code) from exc
+            except BaseException:  # cancelled: nobody will read the answer, so the process is not to be used again
+                await self._empty(slot)
+                raise
+
+    async def _parser(self, slot: _Slot) -> ParserProcess:
+        """The slot's process, a fresh one if it has none or an old one."""
+        if slot.parser is not None and self._is_worn(slot.parser):
+            await self._empty(slot)
+            self.stats.recycled += 1
+        if slot.parser is None:
+            slot.parser = await ParserProcess.start(self._options)
+            self.stats.started += 1
+        return slot.parser
+
+    def _is_worn(self, parser: ParserProcess) -> bool:
+        return parser.documents >= self._options.recycle_after or parser.rss_bytes >= self._options.recycle_rss_mb << 20
+
+    async def _start_one(self) -> None:
+        async with self._slot() as slot:
+            await self._parser(slot)
+
+    @staticmethod
+    async def _empty(slot: _Slot) -> None:
+        parser, slot.parser = slot.parser, None
+        if parser is not None:
+            await parser.stop()
+
+
+def _no_answer(name: str) -> ParseError:
+    return ParseError(f"{name} cannot be parsed: its parser gave no answer.", code="parser_crashed")

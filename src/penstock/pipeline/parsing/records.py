@@ -1,0 +1,76 @@
+"""What parsing and chunking take and give. Offsets are in characters of `ParsedDocument.text`; an end is exclusive."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageSpan:
+    """Where a page (or a slide) lies in the text. `number` counts from 1."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadingSpan:
+    """Where a heading stands in the text. `level` is 1 for the highest."""
+
+    level: int
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedDocument:
+    """A document as plain text: NFC, `\\n` line ends, no control characters, no surrogates.
+
+    `pages` (those that hold text) and `headings` are in the order of the text; either may be empty. `page_count` counts
+    blank pages too. `media_type` is what the bytes were found to be. `notes` say what a person should know about how
+    much of the document was read.
+    """
+
+    text: str
+    media_type: str
+    title: str | None = None
+    pages: tuple[PageSpan, ...] = ()
+    headings: tuple[HeadingSpan, ...] = ()
+    page_count: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkingRequest:
+    """How to cut: `chunker` by name, at most `tokens` a piece, `overlap` tokens shared with the piece before.
+
+    Tokens are those of the tokenizer in `tokenizer_file` (a `tokenizer.json`), special tokens not counted.
+    """
+
+    chunker: str
+    tokens: int
+    overlap: int
+    tokenizer_file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One passage: `text == document.text[start:end]`, never blank. `headings` is the path from the highest down."""
+
+    text: str
+    start: int
+    end: int
+    tokens: int
+    page: int | None = None
+    headings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunked:
+    """A document's pieces in reading order, and what its version should remember of it."""
+
+    pieces: tuple[Piece, ...]
+    pages: int
+    media_type: str
+    title: str | None = None
+    notes: tuple[str, ...] = ()

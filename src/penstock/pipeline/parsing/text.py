@@ -1,0 +1,79 @@
+"""Bytes to characters: encodings of text files, and the one form that all text takes in Penstock."""
+
+import codecs
+import re
+import unicodedata
+
+_BOMS = (  # UTF-32 first: its mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_HIGH_RUNS = re.compile(rb"[\x80-\xff]+")
+_LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028]")
+_PARAGRAPH_ENDS = re.compile("\u2029")
+_UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
+_SAMPLE_BYTES = 256 * 1024
+
+
+def clean(text: str) -> str:
+    """NFC, `\\n` line ends, and none of NUL, other control characters, byte order marks and lone surrogates."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = _PARAGRAPH_ENDS.sub("\n\n", _LINE_ENDS.sub("\n", text))
+    return unicodedata.normalize("NFC", _UNWANTED.sub("", text))
+
+
+def decode(data: bytes, declared: str | None = None) -> str:
+    """The text of a file: by its byte order mark, as UTF-8 if it is that, as declared, or by what its bytes look like.
+
+    Never fails: a byte that fits nowhere becomes U+FFFD.
+    """
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return data.decode(encoding, "replace")
+    if b"\x00" not in data[:_SAMPLE_BYTES]:
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    return data.decode(_known(declared) or _guess(data[:_SAMPLE_BYTES]), "replace")
+
+
+def _known(encoding: str | None) -> str | None:
+    try:
+        return codecs.lookup(encoding).name if encoding else None
+    except LookupError:
+        return None
+
+
+def _guess(sample: bytes) -> str:
+    """UTF-16 and UTF-32 by their zeros, damaged UTF-8 by its many good characters, else GB18030 or Windows-1252."""
+    if b"\x00" in sample:
+        return _by_zeros(sample)
+    damaged = sample.decode("utf-8", "replace").count("\ufffd")
+    high_bytes = sum(map(len, _HIGH_RUNS.findall(sample)))
+    if damaged * 10 < high_bytes:
+        return "utf-8"
+    return "gb18030" if _is_chinese(sample) else "cp1252"
+
+
+def _by_zeros(sample: bytes) -> str:
+    """Which bytes of each unit are zero tells the width and the order; Latin text is nearly all such zeros."""
+    zeros = [sample[offset::4].count(0) * 4 / len(sample) for offset in range(4)]
+    if zeros[1] > 0.5 and zeros[2] > 0.5:
+        return "utf-32-le" if zeros[3] > zeros[0] else "utf-32-be"
+    if zeros[1] + zeros[3] > zeros[0] + zeros[2] and zeros[1] > 0.2:
+        return "utf-16-le"
+    return "utf-16-be" if zeros[0] > 0.2 else "utf-8"
+
+
+def _is_chinese(sample: bytes) -> bool:
+    """Most non-ASCII characters read as GB18030 are of the common set GB 2312 (a Latin letter with an accent and the
+    byte after it would mostly give a rare one)."""
+    text = sample.decode("gb18030", "ignore")
+    wide = "".join(char for char in text if ord(char) > 0x7F)
+    common = len(wide.encode("gb2312", "ignore")) // 2
+    return bool(wide) and common >= 0.7 * len(wide)
