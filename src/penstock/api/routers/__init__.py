@@ -1,0 +1,1 @@
+"""One noun a file: what can be done with it over HTTP."""

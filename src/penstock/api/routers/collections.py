@@ -1,0 +1,41 @@
+"""`/v1/collections`: named sets of documents."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from penstock.api.answers import Collections
+from penstock.api.auth import Reader, Writer
+from penstock.api.json_io import reply
+from penstock.api.routing import BODY, StrictRoute, refusals
+from penstock.api.schemas import NewCollection
+from penstock.api.state import State
+from penstock.types import Collection
+
+router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=StrictRoute)
+
+
+@router.post("", status_code=201, response_model=Collection, responses=refusals(409, *BODY))
+async def create_collection(body: NewCollection, state: State, caller: Writer) -> Response:
+    """Make a collection."""
+    collection = await state.services.ledger.create_collection(caller.tenant, body.name, body.options())
+    return reply(collection, 201)
+
+
+@router.get("", response_model=Collections, responses=refusals())
+async def list_collections(state: State, caller: Reader) -> Response:
+    """All collections, by name, with the counts of what is searchable in them."""
+    return reply({"collections": await state.services.ledger.list_collections(caller.tenant)})
+
+
+@router.get("/{name}", response_model=Collection, responses=refusals(404))
+async def get_collection(name: str, state: State, caller: Reader) -> Response:
+    """One collection."""
+    return reply(await state.services.ledger.get_collection(caller.tenant, name))
+
+
+@router.delete("/{name}", response_model=Collection, responses=refusals(404))
+async def delete_collection(name: str, state: State, caller: Writer) -> Response:
+    """Delete a collection with all its documents. Answers with the collection as it was last."""
+    deleted = await state.services.ledger.delete_collection(caller.tenant, name)
+    state.collections.forget((caller.tenant, name))
+    return reply(deleted)

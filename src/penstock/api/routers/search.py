@@ -1,0 +1,38 @@
+"""`/v1/search`: passages for a query, in one call."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock.api.answers import SearchReply
+from penstock.api.auth import Reader
+from penstock.api.json_io import reply
+from penstock.api.routing import BODY, StrictRoute, refusals
+from penstock.api.schemas import SearchBody
+from penstock.api.state import State
+from penstock.api.waiting import CLIENT_GONE, GRACE_S, failed, interactive_job, submit, too_late, wait_attended
+from penstock.errors import TooLarge
+from penstock.pipeline.requests import Kind, SearchRequest
+from penstock.types import JobState
+
+router = APIRouter(prefix="/v1/search", tags=["questions"], route_class=StrictRoute)
+
+
+@router.post("", response_model=SearchReply, responses=refusals(404, 409, 502, 504, *BODY))
+async def search(body: SearchBody, request: Request, state: State, caller: Reader) -> Response:
+    """Find the passages that fit a query best."""
+    api = state.services.settings.api
+    if len(body.query) > api.max_question_chars:
+        raise TooLarge(f"The query has {len(body.query):,} characters; at most {api.max_question_chars:,} are taken.")
+    await state.require_collection(caller.tenant, body.collection)
+    timeout_s = min(body.timeout_s or api.max_wait_s, api.max_wait_s)
+    wanted = SearchRequest(**body.model_dump(exclude={"timeout_s"}))
+    enqueued = await submit(state, interactive_job(Kind.SEARCH, wanted, tenant=caller.tenant, timeout_s=timeout_s))
+    job = await wait_attended(state, request, enqueued, timeout_s + GRACE_S)
+    if job is None:
+        return Response(status_code=CLIENT_GONE)
+    if not job.state.final:
+        raise await too_late(state, job.id, timeout_s)
+    if job.state is not JobState.SUCCEEDED:
+        return failed(request, job)
+    return reply({"job_id": job.id, **job.result})

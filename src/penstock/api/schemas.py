@@ -1,0 +1,141 @@
+"""What callers send, field by field. Strict: no unknown field, no string where a number is meant."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from penstock.errors import InvalidInput
+from penstock.filters import parse_filter
+from penstock.pipeline.intake import DEFAULT_COLLECTION
+from penstock.types import CollectionOptions, JobState, Priority
+
+MAX_DOCUMENTS = 5_000
+MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_DEPTH = 8
+
+
+def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if not _shallow(value, MAX_METADATA_DEPTH):
+        raise ValueError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels; flatten it")
+    if len(msgspec.json.encode(value)) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata is larger than {MAX_METADATA_BYTES:,} bytes; keep what you filter by")
+    return value
+
+
+def _shallow(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        return levels > 0 and all(_shallow(item, levels - 1) for item in value.values())
+    if isinstance(value, list):
+        return levels > 0 and all(_shallow(item, levels - 1) for item in value)
+    return True
+
+
+def _filter(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        parse_filter(value)
+    except InvalidInput as exc:
+        raise ValueError(exc.message) from exc
+    return value
+
+
+def _sane_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold a NUL character")
+    if not text.strip():
+        raise ValueError("must hold more than blanks")
+    return text
+
+
+Metadata = Annotated[
+    dict[str, Any],
+    AfterValidator(_metadata),
+    Field(description="JSON that belongs to the document: shown with its hits, and what filters ask for."),
+]
+Filter = Annotated[
+    dict[str, Any] | None,
+    AfterValidator(_filter),
+    Field(None, description="Over the documents' metadata.", examples=[{"city": "Graz", "year": {"gte": 2020}}]),
+]
+Text = Annotated[str, AfterValidator(_sane_text)]
+CollectionName = Annotated[str, Field(DEFAULT_COLLECTION, min_length=1, max_length=64)]
+Timeout = Annotated[
+    float | None,
+    Field(None, gt=0, le=3600, description="Seconds after which the answer is of no use: the job fails then."),
+]
+PriorityField = Annotated[Priority, Field(strict=False)]
+StateField = Annotated[JobState, Field(strict=False)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NewCollection(Strict):
+    """A collection and what its chunks and vectors are made with (not changed later but by a reindex)."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, examples=["inspections"])]
+    embedding_model: Annotated[str, Field("default", min_length=1, max_length=64)]
+    chunker: Literal["recursive"] = "recursive"
+    chunk_tokens: Annotated[int, Field(240, ge=16, le=4096)]
+    chunk_overlap: Annotated[int, Field(32, ge=0, le=2048)]
+    reranker: Annotated[str | None, Field(None, min_length=1, max_length=64)]
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> "NewCollection":
+        if self.chunk_overlap * 2 > self.chunk_tokens:
+            raise ValueError("chunk_overlap must be at most half of chunk_tokens")
+        return self
+
+    def options(self) -> CollectionOptions:
+        return CollectionOptions(**self.model_dump(exclude={"name"}))
+
+
+class NewDocument(Strict):
+    """A document that is text already."""
+
+    name: Annotated[str, Field(min_length=1, max_length=1024, examples=["notes/2024-05.md"])]
+    text: Text
+    media_type: Literal["text/plain", "text/markdown", "text/html", "text/csv", "application/json"] = "text/plain"
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class DocumentsUpload(Strict):
+    """Documents as JSON. Files go as `multipart/form-data` to the same address."""
+
+    collection: CollectionName
+    priority: PriorityField = Priority.BULK
+    documents: Annotated[list[NewDocument], Field(min_length=1, max_length=MAX_DOCUMENTS)]
+
+
+class SearchBody(Strict):
+    query: Annotated[Text, Field(min_length=1, examples=["How wide must an escape route be?"])]
+    collection: CollectionName
+    limit: Annotated[int, Field(10, ge=1, le=100)]
+    mode: Literal["fused", "dense", "fulltext"] = "fused"
+    filter: Filter
+    timeout_s: Timeout
+
+
+class QuestionBody(Strict):
+    question: Annotated[Text, Field(min_length=1, examples=["How wide must an escape route be?"])]
+    collection: CollectionName
+    limit: Annotated[int, Field(8, ge=1, le=50, description="How many passages the answer may draw on.")]
+    filter: Filter
+    stream: Annotated[bool, Field(False, description="Answer as server-sent events.")]
+    wait_s: Annotated[
+        float, Field(0.0, ge=0, le=3600, description="Wait so long for the answer (the server may wait less).")
+    ]
+    timeout_s: Timeout
+
+
+class JobsSelection(Strict):
+    """Which jobs; what is given must match. Without any field: all of them."""
+
+    states: Annotated[list[StateField], Field(default_factory=list, max_length=5)]
+    kinds: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=64)]], Field(default_factory=list, max_length=16)
+    ]
+    priorities: Annotated[list[PriorityField], Field(default_factory=list, max_length=3)]
+    subject: Annotated[str | None, Field(None, max_length=128)]
+    dry_run: Annotated[bool, Field(False, description="Count them, and change nothing.")]
