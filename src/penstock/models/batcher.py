@@ -165,32 +165,30 @@ class Batcher:
             if self._closed:
                 return None
             lane = self._turn()
-            rows = self._lanes[lane].take(self._fits)
+            rows = self._lanes[lane].take(self)
         return self._pad(lane, rows) if rows else None
 
     def _turn(self) -> Lane:
         """Interactive first, but for one bulk batch after a long row of them."""
         urgent, bulk = (len(self._lanes[lane]) > 0 for lane in (Lane.INTERACTIVE, Lane.BULK))
-        if urgent and not (bulk and self._in_a_row >= PATIENCE):
-            self._in_a_row += 1
-            return Lane.INTERACTIVE
-        self._in_a_row = 0
-        return Lane.BULK
+        return Lane.INTERACTIVE if urgent and not (bulk and self._in_a_row >= PATIENCE) else Lane.BULK
 
     def _urgent(self, prepared: Batch | None) -> Batch | None:
         """A question that came while the batch before ran goes ahead of the bulk batch that was prepared."""
         if prepared is None or prepared.lane is Lane.INTERACTIVE or self._in_a_row >= PATIENCE:
             return None
         with self._wake:
-            rows = self._lanes[Lane.INTERACTIVE].take(self._fits)
-        if not rows:
-            return None
-        self._in_a_row += 1
-        return self._pad(Lane.INTERACTIVE, rows)
+            rows = self._lanes[Lane.INTERACTIVE].take(self)
+        return self._pad(Lane.INTERACTIVE, rows) if rows else None
 
-    def _fits(self, rows: int, length: int) -> bool:
+    def fits(self, rows: int, length: int) -> bool:
         short = self._cost.predict_ms(rows, length) <= self._options.slice_ms
         return short and rows * length <= self._options.batch_tokens
+
+    def saves(self, batch: tuple[int, int], row: int) -> bool:
+        rows, length = batch
+        together = self._cost.predict_ms(rows + 1, max(length, row))
+        return together <= self._cost.predict_ms(rows, length) + self._cost.predict_ms(1, row)
 
     def _pad(self, lane: Lane, rows: Sequence[Row]) -> Batch:
         length = padded_length(max(len(row.ids) for row in rows), longest=self._longest)
@@ -202,6 +200,7 @@ class Batcher:
         return Batch(lane=lane, rows=rows, ids=ids, mask=mask)
 
     def _start(self, batch: Batch) -> Running | None:
+        self._in_a_row = self._in_a_row + 1 if batch.lane is Lane.INTERACTIVE else 0
         now = time.monotonic()
         try:
             return Running(batch=batch, pending=self._encoder.start(batch.ids, batch.mask), since=now)

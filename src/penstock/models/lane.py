@@ -4,8 +4,9 @@ import asyncio
 import itertools
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,16 @@ class Row:
         return len(self.ids), self.order
 
 
+class Limits(Protocol):
+    """What a batch may grow to. Lengths are padded ones."""
+
+    def fits(self, rows: int, length: int) -> bool:
+        """Whether a batch of that shape is small enough."""
+
+    def saves(self, batch: tuple[int, int], row: int) -> bool:
+        """Whether a row of length `row` had better join a batch of (rows, length) than run by itself."""
+
+
 class WaitingRows:
     """The rows of a lane that wait. The caller holds the batcher's lock around every call.
 
@@ -64,14 +75,14 @@ class WaitingRows:
             self._arrived.append(row)
             self.tokens += len(row.ids)
 
-    def take(self, fits: Callable[[int, int], bool]) -> Sequence[Row]:
-        """The next batch; one row even when `fits(rows, padded length)` refuses it. None waiting: empty."""
+    def take(self, limits: Limits) -> Sequence[Row]:
+        """The next batch; one row even where the limits refuse it. None waiting: empty."""
         while self._arrived and not self._arrived[0].waiting:
             self._arrived.popleft()
         if not self._arrived:
             return ()
         first = bisect_left(self._sorted, self._arrived[0].key, key=lambda entry: entry[0])
-        low, high = self._grow(first, fits)
+        low, high = self._grow(first, limits)
         count = whole_rows(high - low)
         low = max(low, min(first, high - count))
         return self._cut(low, low + count)
@@ -84,25 +95,32 @@ class WaitingRows:
             self._cut(place, place + 1)
         self._arrived = deque(row for row in self._arrived if row.waiting)
 
-    def _grow(self, first: int, fits: Callable[[int, int], bool]) -> tuple[int, int]:
-        """The widest run of neighbours [low, high) around `first` that still fits, nearest lengths first."""
+    def _grow(self, first: int, limits: Limits) -> tuple[int, int]:
+        """The widest run of neighbours [low, high) around `first` within the limits, nearest lengths first."""
         low, high = first, first + 1
-        own = self._length(first)
         while True:
-            longer = self._length(high) if high < len(self._sorted) else None
-            shorter = self._length(low - 1) if low else None
-            rows = high - low + 1
-            up = longer is not None and fits(rows, padded_length(longer, longest=self._longest))
-            down = shorter is not None and fits(rows, padded_length(self._length(high - 1), longest=self._longest))
-            if up and (not down or (longer or 0) - own <= own - (shorter or 0)):
+            up = self._joins(low, high, high, limits)
+            down = self._joins(low, high, low - 1, limits)
+            if up and (
+                not down or self._tokens(high) - self._tokens(first) <= self._tokens(first) - self._tokens(low - 1)
+            ):
                 high += 1
             elif down:
                 low -= 1
             else:
                 return low, high
 
-    def _length(self, place: int) -> int:
+    def _joins(self, low: int, high: int, place: int, limits: Limits) -> bool:
+        if not 0 <= place < len(self._sorted):
+            return False
+        row, length = self._padded(place), self._padded(high - 1)
+        return limits.fits(high - low + 1, max(row, length)) and limits.saves((high - low, length), row)
+
+    def _tokens(self, place: int) -> int:
         return self._sorted[place][0][0]
+
+    def _padded(self, place: int) -> int:
+        return padded_length(self._tokens(place), longest=self._longest)
 
     def _cut(self, low: int, high: int) -> Sequence[Row]:
         rows = [row for _, row in self._sorted[low:high]]
