@@ -20,6 +20,12 @@ from pydantic_settings import (
 )
 
 from penstock.errors import ConfigError
+from penstock.jobs.options import JobsOptions, WorkerOptions
+from penstock.models.generator_options import GeneratorOptions
+from penstock.models.options import ModelsOptions
+from penstock.pipeline.answer import AnswerOptions
+from penstock.pipeline.parsing.options import ParsingOptions
+from penstock.stores.options import StoresOptions
 
 PREFIX = "PENSTOCK_"
 CONFIG_VARIABLE = "PENSTOCK_CONFIG"
@@ -76,6 +82,13 @@ class Settings(BaseSettings):
     blobs: SecretStr = SecretStr("")
     """URL of the blob store; empty: a folder in the data folder."""
     api: ApiOptions = ApiOptions()
+    queue: JobsOptions = JobsOptions()
+    worker: WorkerOptions = WorkerOptions()
+    models: ModelsOptions = ModelsOptions()
+    stores: StoresOptions = StoresOptions()
+    parsing: ParsingOptions = ParsingOptions()
+    generator: GeneratorOptions = GeneratorOptions()
+    answer: AnswerOptions = AnswerOptions()
     log: LogOptions = LogOptions()
 
     @property

@@ -1,1 +1,117 @@
 """The worker process: models loaded and warmed, index and parsers open, and only then jobs leased."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from penstock.app.lifeline import StopSignal
+from penstock.app.services import Services, open_services
+from penstock.jobs.worker import Worker
+from penstock.models.generator import Generator
+from penstock.models.openai_generator import OpenAIGenerator
+from penstock.models.pool import ModelPool
+from penstock.pipeline.answer import Answerer
+from penstock.pipeline.handlers import Handlers
+from penstock.pipeline.index_writer import IndexWriter
+from penstock.pipeline.ingest import IngestOptions, Ingestor
+from penstock.pipeline.intake import IntakeOptions
+from penstock.pipeline.parsing import ParserPool
+from penstock.pipeline.retrieve import Retriever
+from penstock.pipeline.upkeep import Upkeep, UpkeepOptions
+from penstock.settings import Settings
+from penstock.stores import open_index
+from penstock.stores.base import IndexStore
+
+
+async def run_worker(
+    settings: Settings,
+    *,
+    worker_id: str,
+    kinds: frozenset[str] | None,
+    stop: StopSignal,
+    started: Callable[[], None],
+) -> None:
+    """Works until `stop`, then finishes or hands back what runs within the grace period.
+
+    `kinds` None: all. Raises what the stores and models raise while they are opened; then nothing was leased.
+    """
+    await stop.install()
+    async with open_services(settings) as services, open_engines(settings) as engines:
+        handlers = make_handlers(services, engines).by_kind()
+        worker = Worker(
+            services.jobs,
+            {kind: handler for kind, handler in handlers.items() if kinds is None or kind in kinds},
+            settings.worker,
+            worker_id=worker_id,
+            warm=lambda: warm(engines, started),
+        )
+        upkeep = Upkeep(
+            worker_id=worker_id,
+            ledger=services.ledger,
+            jobs=services.jobs,
+            index=engines.index,
+            options=UpkeepOptions(),
+            intake=IntakeOptions(),
+        )
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(upkeep.run()), group.create_task(_stop_when(stop, worker))]
+            await worker.run()
+            for task in tasks:
+                task.cancel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """What a worker has and an api has not."""
+
+    models: ModelPool
+    index: IndexStore
+    writer: IndexWriter
+    parsers: ParserPool
+    generator: Generator | None
+
+
+@asynccontextmanager
+async def open_engines(settings: Settings) -> AsyncIterator[Engines]:
+    """Opens them, nothing loaded yet."""
+    async with AsyncExitStack() as stack:
+        index = await stack.enter_async_context(open_index(settings.index_url, settings.stores))
+        generator = OpenAIGenerator(settings.generator) if settings.generator.configured else None
+        yield Engines(
+            models=await stack.enter_async_context(ModelPool(settings.models)),
+            index=index,
+            writer=await stack.enter_async_context(IndexWriter(index)),
+            parsers=await stack.enter_async_context(ParserPool(settings.parsing)),
+            generator=await stack.enter_async_context(generator) if generator else None,
+        )
+
+
+def make_handlers(services: Services, engines: Engines) -> Handlers:
+    """The pipeline over these services and engines."""
+    return Handlers(
+        ledger=services.ledger,
+        ingestor=Ingestor(
+            ledger=services.ledger,
+            blobs=services.blobs,
+            index=engines.index,
+            writer=engines.writer,
+            parsers=engines.parsers,
+            models=engines.models,
+            options=IngestOptions(),
+        ),
+        retriever=Retriever(services.ledger, engines.index, engines.models),
+        answerer=Answerer(engines.generator, services.settings.answer),
+    )
+
+
+async def warm(engines: Engines, started: Callable[[], None]) -> Sequence[str]:
+    """Loads everything that the first job would else have to wait for; returns the names of the models."""
+    await asyncio.gather(engines.models.preload(), engines.parsers.prewarm())
+    started()
+    return [info.name for info in engines.models.infos()]
+
+
+async def _stop_when(stop: StopSignal, worker: Worker) -> None:
+    await stop.wait()
+    worker.stop()

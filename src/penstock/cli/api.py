@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+import uvloop
 
 from penstock.api.server import run_api
 from penstock.app.lifeline import StopSignal, say_ready
@@ -20,4 +21,5 @@ def api(
     settings = start({"data_dir": data_dir, "api": {"host": host, "port": port}})
     stop = StopSignal(supervised=supervised)
     with exit_on_error():
-        run(run_api(settings, fd=fd, stop=stop, started=lambda: say_ready(supervised=supervised)))
+        main = run_api(settings, fd=fd, stop=stop, started=lambda: say_ready(supervised=supervised))
+        run(main, uvloop.new_event_loop)

@@ -1,7 +1,7 @@
 """What the commands share that run until they are stopped: settings, logs, the event loop, the exit status."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,11 +11,6 @@ import typer
 from penstock.errors import PenstockError
 from penstock.observability.logs import set_up_logs
 from penstock.settings import PREFIX, Settings, load_settings, unknown_variables
-
-try:
-    from uvloop import new_event_loop
-except ImportError:  # not made for this platform
-    from asyncio import new_event_loop
 
 T = TypeVar("T")
 
@@ -39,9 +34,12 @@ def warn_of_unknown_variables() -> None:
         typer.echo(f"Warning: {name} is no setting of Penstock; see `penstock config show`.", err=True)
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Runs on uvloop where there is one."""
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+def run(main: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
+    """Runs to the end on an event loop of its own.
+
+    Not uvloop unless asked for: it forks by the rules of `os.fork`, which the index engine's threads do not survive.
+    """
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)
 
 

@@ -1,6 +1,5 @@
 """What a worker does with each kind of job: reads the payload, calls the pipeline, returns the result as JSON."""
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -49,10 +48,6 @@ class Handlers:
         version_id = decode(IngestRequest, context.job.payload).version_id
         try:
             return encode(await self.ingestor.ingest(version_id, context.progress))
-        except asyncio.CancelledError:
-            if context.cancelled:  # by a person; a stop of this worker hands the job back
-                await self.ledger.cancel_version(version_id)
-            raise
         except PenstockError as exc:
             if not exc.retryable or context.attempt >= context.job.max_attempts:
                 failure = Failure(code=exc.code, message=exc.message, attempt=context.attempt, at=time.time())

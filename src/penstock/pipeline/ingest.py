@@ -77,15 +77,14 @@ class Ingestor:
         work = await self._ledger.get_version(version_id)
         if work.status is DocumentStatus.DONE:
             return Ingested()
-        if not work.live:
+        if not work.live or work.status is not DocumentStatus.PENDING:
             return Ingested(live=False)
         embedder = await self._models.embedder(work.collection.options.embedding_model)
         chunked = await self._parse(work, embedder, report)
         chunks = _chunks(work, chunked)
         await self._index_chunks(work, chunks, embedder, report)
         if not await self._ledger.finish_version(version_id, chunks, pages=chunked.pages):
-            await self.discard(work)
-            return Ingested(live=False)
+            return Ingested(live=False)  # what was indexed is garbage now, says the ledger
         return Ingested(chunks=len(chunks), pages=chunked.pages, notes=chunked.notes)
 
     async def reindex(self, collection: Collection, report: ReportProgress) -> int:
@@ -99,10 +98,6 @@ class Ingestor:
             done, after = done + len(page), page[-1].chunk.id
             await report("index", done, collection.chunks)
         return done
-
-    async def discard(self, work: VersionWork) -> None:
-        """Takes out of the index what an ingest that will not be finished left there."""
-        await self._index.delete(work.collection.id, version_ids=[work.version_id])
 
     async def _parse(self, work: VersionWork, embedder: Embedder, report: ReportProgress) -> Chunked:
         options = work.collection.options

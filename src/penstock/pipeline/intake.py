@@ -8,7 +8,7 @@ reconciler enqueues (`penstock.pipeline.upkeep`).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from penstock.errors import NotFound, Overloaded
+from penstock.errors import Conflict, NotFound, Overloaded
 from penstock.ids import new_id
 from penstock.jobs.base import JobFilter, JobStore
 from penstock.ledger.base import Accepted, Ledger, NewVersion
@@ -113,18 +113,23 @@ class Intake:
         return document
 
     async def cancel(self, job_id: str, *, tenant: str | None = None) -> Job:
-        """Cancels any job. The version of a queued ingest is cancelled with it, that of a running one by its handler."""
+        """Cancels any job. An ingest's version cannot become searchable any more, whatever its handler still does."""
         job = await self._jobs.cancel(job_id, tenant=tenant)
-        if job.kind == Kind.INGEST and job.state is JobState.CANCELLED:
+        if job.kind == Kind.INGEST and (job.cancel_requested or job.state is JobState.CANCELLED):
             await self._ledger.cancel_version(decode(IngestRequest, job.payload).version_id)
         return job
 
     async def retry(self, job_id: str, *, tenant: str | None = None) -> Job:
         """Gives a failed or cancelled job new attempts; `Conflict` for any other, and for a document that is gone."""
-        job = await self._jobs.retry(job_id, tenant=tenant)
-        if job.kind == Kind.INGEST:
-            await self._ledger.reopen_version(decode(IngestRequest, job.payload).version_id, job.id)
-        return job
+        job = await self._jobs.get(job_id, tenant=tenant)
+        ended = job.state in {JobState.FAILED, JobState.CANCELLED}
+        if ended and job.kind == Kind.INGEST and not await self._reopen(job):
+            raise Conflict("The document was deleted or replaced since; there is nothing to retry.")
+        return await self._jobs.retry(job_id, tenant=tenant)
+
+    async def _reopen(self, job: Job) -> bool:
+        """Before the retry, since a worker may lease the job at once."""
+        return await self._ledger.reopen_version(decode(IngestRequest, job.payload).version_id, job.id)
 
     def _job(self, document: Document, priority: Priority) -> NewJob:
         return ingest_job(document.version_id, document.job_id, document.tenant, priority, self._options)

@@ -1,4 +1,4 @@
-"""What keeps the stores saying the same without anyone's help: reconcile, purge, tidy. Every worker may run it.
+"""What keeps the stores saying the same without anyone's help: reconcile, purge, tidy.
 
 - reconcile: every pending version of the ledger must have a live job; one whose job is lost (Redis flushed, a crash
   between ledger and queue) is enqueued again, one whose job ended without it takes over the job's end.
@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from penstock.blobs.base import BlobStore
 from penstock.errors import NotFound, PenstockError
 from penstock.jobs.base import JobStore
 from penstock.ledger.base import Garbage, Ledger, VersionWork
@@ -31,30 +30,40 @@ class UpkeepOptions:
 
 
 class Upkeep:
-    """One object a worker; `run` until cancelled. Each round is harmless when another worker does the same."""
+    """One object a worker; `run` until cancelled. All workers tidy what they keep open; one of them does the rest."""
 
     def __init__(
         self,
         *,
+        worker_id: str,
         ledger: Ledger,
         jobs: JobStore,
         index: IndexStore,
-        blobs: BlobStore,
         options: UpkeepOptions,
         intake: IntakeOptions,
     ) -> None:
+        self._worker_id = worker_id
         self._ledger = ledger
         self._jobs = jobs
         self._index = index
-        self._blobs = blobs
         self._options = options
         self._intake = intake
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_repeat(self.reconcile, self._options.reconcile_every_s))
-            group.create_task(_repeat(self.purge, self._options.purge_every_s))
+            group.create_task(_repeat(self._if_chosen(self.reconcile), self._options.reconcile_every_s))
+            group.create_task(_repeat(self._if_chosen(self.purge), self._options.purge_every_s))
             group.create_task(_repeat(self._index.optimise, self._options.tidy_every_s))
+
+    def _if_chosen(self, step: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+        """The step, but only while we are the first of the living workers."""
+
+        async def chosen() -> None:
+            workers = await self._jobs.workers()
+            if self._worker_id <= min((worker.id for worker in workers), default=self._worker_id):
+                await step()
+
+        return chosen
 
     async def reconcile(self) -> int:
         """Returns how many pending versions had no live job."""
