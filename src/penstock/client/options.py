@@ -48,7 +48,7 @@ class ClientOptions:
 
     @property
     def is_local(self) -> bool:
-        """Plain HTTP to this machine: no proxy is asked, and no certificates are loaded (which takes longer than a call)."""
+        """Plain HTTP to this machine: no proxy is asked, no certificates are loaded (that takes longer than a call)."""
         url = httpx.URL(self.url)
         return url.scheme == "http" and url.host in {"localhost", "127.0.0.1", "::1"}
 

@@ -178,6 +178,7 @@ def _settings(options: ClientOptions) -> dict[str, Any]:
         "timeout": options.timeout(),
         "trust_env": not options.is_local,
         "verify": not options.is_local,
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=100),
     }
 
 

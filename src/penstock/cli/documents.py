@@ -1,0 +1,125 @@
+"""`penstock documents …`"""
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from penstock.cli.output import Json, Url, age, exit_codes, one_line, print_json, print_table, say, size
+from penstock.client import Client
+from penstock.types import Document, DocumentStatus
+
+app = typer.Typer(help="List, show and delete documents.", no_args_is_help=True, add_completion=False)
+
+DocumentId = Annotated[str, typer.Argument(help="The document's id (`penstock documents list`).")]
+
+
+@app.command("list")
+def list_documents(
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only of this one.")] = None,
+    status: Annotated[list[DocumentStatus] | None, typer.Option(help="Only these.")] = None,
+    name: Annotated[str | None, typer.Option(help="Exactly this name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Documents, newest first, with what became of them."""
+    with exit_codes(as_json=as_json), Client(url) as client:
+        found: list[Document] = []
+        for document in client.iter_documents(
+            collection=collection, statuses=status or (), name=name, page_size=min(limit, 1000)
+        ):
+            found.append(document)
+            if len(found) == limit:
+                break
+        if as_json:
+            print_json(found)
+        else:
+            _print_documents(found)
+            if len(found) == limit:
+                say(f"The newest {limit}; there may be more (--limit).")
+
+
+@app.command()
+def show(document_id: DocumentId, url: Url = "", as_json: Json = False) -> None:
+    """One document."""
+    with exit_codes(as_json=as_json), Client(url) as client:
+        found = client.get_document(document_id)
+        if as_json:
+            print_json(found)
+            return
+        error = f"{found.error.code}: {found.error.message}" if found.error else ""
+        rows: list[list[object]] = [
+            ["id", found.id],
+            ["name", found.name],
+            ["collection", found.collection],
+            ["status", found.status],
+            ["progress", _progress(found)],
+            ["error", error],
+            ["version", f"{found.version} (searchable: {found.searchable_version or 'none'})"],
+            ["type", found.media_type],
+            ["size", size(found.size_bytes)],
+            ["pages", found.pages or ""],
+            ["chunks", found.chunks],
+            ["sha256", found.sha256],
+            ["job", found.job_id],
+        ]
+        print_table(["", ""], [row for row in rows if row[1] != ""])
+
+
+@app.command()
+def chunks(document_id: DocumentId, url: Url = "", as_json: Json = False) -> None:
+    """The passages of a document, in order."""
+    with exit_codes(as_json=as_json), Client(url) as client:
+        found = list(client.iter_chunks(document_id))
+        if as_json:
+            print_json(found)
+        else:
+            print_table(
+                ["position", "page", "heading", "tokens", "text"],
+                [[c.position, c.page, " › ".join(c.headings), c.tokens, one_line(c.text)] for c in found],
+            )
+
+
+@app.command()
+def delete(
+    document_ids: Annotated[list[str], typer.Argument(metavar="DOCUMENT_ID…", help="The documents' ids.")],
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Delete documents. From now on they are not found any more."""
+    with exit_codes(as_json=as_json), Client(url) as client:
+        deleted = [client.delete_document(document_id) for document_id in document_ids]
+        if as_json:
+            print_json(deleted)
+        else:
+            for document in deleted:
+                say(f"Deleted {document.name} ({document.id}).")
+
+
+def _print_documents(documents: Sequence[Document]) -> None:
+    print_table(
+        ["id", "name", "collection", "status", "pages", "chunks", "size", "age", "why"],
+        [
+            [
+                document.id,
+                document.name,
+                document.collection,
+                document.status,
+                document.pages or "",
+                document.chunks,
+                size(document.size_bytes),
+                age(time.time() - document.created_at),
+                document.error.message if document.error else _progress(document),
+            ]
+            for document in documents
+        ],
+    )
+
+
+def _progress(document: Document) -> str:
+    progress = document.progress
+    if progress is None:
+        return ""
+    return f"{progress.stage} {progress.done}/{progress.total}" if progress.total else progress.stage

@@ -1,0 +1,154 @@
+"""`penstock ingest`"""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from penstock.cli.files import find_files
+from penstock.cli.ingestion import Ingestion, Report, State
+from penstock.cli.output import FAILED, INTERRUPTED, CollectionName, Json, Url, count, exit_codes, print_json, say
+from penstock.client import AsyncClient, Client, ClientOptions, NewFile
+from penstock.errors import InvalidInput, NotFound
+from penstock.types import JobState
+
+PATIENCE = 100
+"""How often an upload that the server refuses for now (its queue is full) is sent again, when the server says."""
+
+
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files, and folders with all that is in them.")],
+    collection: CollectionName = "default",
+    include: Annotated[list[str] | None, typer.Option(help="Only files like this, such as '*.pdf'.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No files like this.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the documents can be searched.")] = True,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Upload files and folders, and wait until they can be searched.
+
+    A file that was ingested before and has not changed is recognised and costs nothing. A changed one replaces it.
+    """
+    with exit_codes(as_json=as_json):
+        files = find_files(paths, include or (), exclude or ())
+        if not files:
+            raise InvalidInput("There is no file to ingest there (hidden ones are left out).")
+        with _picture() as picture:
+            report = _run(files, collection, url, picture, wait=wait)
+    if report is None:
+        say(f"Uploaded {count(len(files), 'file')}; see `penstock documents list` for what becomes of them.")
+        return
+    for failure in report.failures:
+        say(f"failed: {failure.name}: {failure.message} [{failure.code}]")
+    print_json(_summary(report)) if as_json else typer.echo(_line(report))
+    if report.failed:
+        raise typer.Exit(FAILED)
+
+
+class Picture:
+    """How far it is: bars on a terminal, nothing elsewhere."""
+
+    def __init__(self, live: Live | None = None) -> None:
+        self._live = live
+        self._bars = Progress(
+            TextColumn("{task.description:>9}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+        )
+        self._uploaded = self._bars.add_task("uploaded")
+        self._finished = self._bars.add_task("finished")
+
+    def show(self, state: State) -> None:
+        if self._live is None:
+            return
+        self._bars.update(self._uploaded, total=state.total, completed=state.uploaded)
+        self._bars.update(self._finished, total=state.total, completed=state.finished)
+        stages = [f"{stage} {number}" for stage, number in state.stages.items()]
+        failed = [f"failed {state.failed}"] if state.failed else []
+        self._live.update(Group(self._bars, Text("      now  " + " · ".join([*stages, *failed]))))
+
+
+@contextmanager
+def _picture() -> Iterator[Picture]:
+    if not sys.stderr.isatty():
+        yield Picture()
+        return
+    with Live(console=Console(stderr=True), refresh_per_second=8, transient=True) as live:
+        yield Picture(live)
+
+
+def _run(files: list[NewFile], collection: str, url: str, picture: Picture, *, wait: bool) -> Report | None:
+    options = ClientOptions(url=url, attempts=PATIENCE)
+    with Client(url) as client:  # a server that is not there is known at once, without a hundred attempts
+        client.ready()
+    started: list[Ingestion] = []
+
+    async def run() -> Report | None:
+        async with AsyncClient(options=options) as client:
+            ingestion = Ingestion(client, collection, picture.show)
+            started.append(ingestion)
+            if wait:
+                return await ingestion.run(files)
+            await ingestion.upload(files)
+            return None
+
+    try:
+        return asyncio.run(run())
+    except KeyboardInterrupt:
+        _interrupted(started[0] if started else None, url)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _interrupted(ingestion: Ingestion | None, url: str) -> None:
+    """What was accepted goes on without us, unless the person at the terminal wants it cancelled."""
+    jobs = [one.job_id for one in ingestion.accepted.values() if one.created] if ingestion else []
+    if not jobs:
+        say("Interrupted. Nothing was accepted yet.")
+        return
+    say(f"Interrupted. The server has accepted {count(len(jobs), 'document')} and goes on without you.")
+    if not sys.stdin.isatty() or not typer.confirm("Cancel those that are not done yet?", err=True):
+        say(
+            "See `penstock documents list --status pending`; stop them with `penstock jobs cancel --all --kind ingest`."
+        )
+        return
+    cancelled = 0
+    with Client(url) as client:
+        for job_id in jobs:
+            try:
+                cancelled += client.cancel_job(job_id).state is not JobState.SUCCEEDED
+            except NotFound:  # done long ago
+                continue
+    say(f"Cancelled {cancelled}.")
+
+
+def _line(report: Report) -> str:
+    parts = [f"{report.done:,} done"]
+    parts += [f"{report.failed:,} failed"] if report.failed else []
+    parts += [f"{report.unchanged:,} unchanged"] if report.unchanged else []
+    total = report.done + report.failed + report.unchanged
+    rate = f", {report.documents_per_s:.1f} documents/s" if report.done else ""
+    return f"{count(total, 'document')}: {', '.join(parts)}; {report.chunks:,} chunks in {report.seconds:.1f} s{rate}"
+
+
+def _summary(report: Report) -> dict[str, object]:
+    return {
+        "documents": report.done + report.failed + report.unchanged,
+        "done": report.done,
+        "failed": report.failed,
+        "unchanged": report.unchanged,
+        "chunks": report.chunks,
+        "seconds": round(report.seconds, 3),
+        "documents_per_s": round(report.documents_per_s, 3),
+        "failures": report.failures,
+    }

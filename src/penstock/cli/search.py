@@ -1,0 +1,39 @@
+"""`penstock search`"""
+
+from typing import Annotated, Literal
+
+import typer
+
+from penstock.cli.output import CollectionName, Json, Url, exit_codes, one_line, print_json, say
+from penstock.client import Client
+from penstock.types import Hit
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    collection: CollectionName = "default",
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many passages.")] = 5,
+    mode: Annotated[
+        Literal["fused", "dense", "fulltext"], typer.Option(help="By meaning, by words, or both.")
+    ] = "fused",
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Find the passages that fit a query best."""
+    with exit_codes(as_json=as_json), Client(url) as client:
+        result = client.search(query, collection=collection, limit=limit, mode=mode)
+        if as_json:
+            print_json(result)
+            return
+        for number, hit in enumerate(result.hits, 1):
+            typer.echo(f"{number}. {hit.score:.3f} {place(hit)}\n   {one_line(hit.chunk.text)}\n")
+        if not result.hits:
+            say(f"Nothing found in the collection {collection!r}.")
+        say("  ".join(f"{stage} {ms:.1f} ms" for stage, ms in result.timings_ms.items()))
+
+
+def place(hit: Hit) -> str:
+    """`handbook.pdf, page 3, Priorities`"""
+    page = f", page {hit.chunk.page}" if hit.chunk.page else ""
+    heading = f", {' › '.join(hit.chunk.headings)}" if hit.chunk.headings else ""
+    return f"{hit.document_name}{page}{heading}"
