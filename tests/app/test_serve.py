@@ -157,5 +157,7 @@ def test_sse_answer_streams(start_server: Start) -> None:
     with server.http.stream("POST", "/v1/questions", json=body) as reply:
         lines = list(reply.iter_lines())
     assert any(line == "event: delta" for line in lines)
-    answer = next(json.loads(line[6:]) for line, before in zip(lines[1:], lines) if before == "event: answer")
+    answer = next(
+        json.loads(line[6:]) for line, before in zip(lines[1:], lines, strict=False) if before == "event: answer"
+    )
     assert "answer" in answer or "text" in answer
