@@ -47,10 +47,18 @@ async def until_expired(store: JobStore, count: int = 1) -> None:
 
 async def test_an_enqueued_job_can_be_read_with_all_that_was_asked(store: JobStore) -> None:
     asked = NewJob(
-        kind="work", payload={"a": [1, 2.5, None, True, "ü汉"], "b": {}}, id="job-1", tenant="t",
-        priority=Priority.BULK, subject="doc/1", idempotency_key="key", run_at=None, deadline=4e9, time_limit_s=5.0, max_attempts=7,
+        kind="work",
+        payload={"a": [1, 2.5, None, True, "ü汉"], "b": {}},
+        id="job-1",
+        tenant="t",
+        priority=Priority.BULK,
+        subject="doc/1",
+        idempotency_key="key",
+        deadline=4e9,
+        time_limit_s=5.0,
+        max_attempts=7,
         result_ttl_s=60.0,
-    )  # fmt: skip
+    )
     (accepted,) = await store.enqueue([asked])
     assert accepted.created
     job = await store.get("job-1", tenant="t")

@@ -1,0 +1,124 @@
+"""What the handlers of a worker report, gathered and written in few calls: events, progress, and how attempts ended."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+
+from penstock.errors import PenstockError
+from penstock.jobs.base import JobStore
+from penstock.jobs.context import Attempt
+from penstock.jobs.drafts import encode
+from penstock.jobs.records import NewEvent, Outcome, Report
+from penstock.types import Progress
+
+logger = logging.getLogger(__name__)
+
+_MAX_EVENTS = 512  # of one attempt, unwritten; then `emit` waits
+_PROGRESS_S = 0.25
+_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class Reporter:
+    """Writes at once when nothing was written for `flush_s`, else when that has passed; an end never waits for it.
+
+    While the store is away everything is kept and tried again.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        flush_s: float,
+        lost: Callable[[Attempt], None],
+        closed: Callable[[Iterable[Attempt]], None],
+    ) -> None:
+        self._store = store
+        self._flush_s = flush_s
+        self._lost = lost
+        self._closed = closed
+        self._loop = asyncio.get_running_loop()
+        self._dirty: dict[Attempt, None] = {}
+        self._ends: list[tuple[Attempt, Outcome]] = []
+        self._something = asyncio.Event()
+        self._end = asyncio.Event()
+        self._written = asyncio.Condition()
+
+    def progress(self, attempt: Attempt, progress: Progress) -> None:
+        attempt.progress = progress
+        self._dirty[attempt] = None
+        if progress.stage != attempt.stage or self._loop.time() - attempt.progress_at >= _PROGRESS_S:
+            self._something.set()
+
+    async def emit(self, attempt: Attempt, event: NewEvent) -> None:
+        encode(event.data, "the event", self._store.options.max_event_bytes)
+        attempt.events.append(event)
+        self._dirty[attempt] = None
+        self._something.set()
+        while len(attempt.events) >= _MAX_EVENTS and attempt.reason is None:
+            async with self._written:
+                await self._written.wait()
+
+    def end(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Write how the attempt ended, after all it reported before."""
+        self._ends.append((attempt, outcome))
+        self._end.set()
+        self._something.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        last = 0.0
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PROGRESS_S if self._dirty else None):
+                    await self._something.wait()
+            if not self._ends and (rest := last + self._flush_s - self._loop.time()) > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(rest):
+                        await self._end.wait()
+            self._something.clear()
+            self._end.clear()
+            last = self._loop.time()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        ends, self._ends = self._ends, []
+        ending = {attempt for attempt, _ in ends}
+        reports = {a: report for a in dirty if (report := self._report(a, a in ending)) is not None}
+        if reports:
+            lost = await self._persist("report", lambda: self._store.report(list(reports.values())))
+            for attempt in reports:
+                if attempt.job.id in lost:
+                    self._lost(attempt)
+            async with self._written:
+                self._written.notify_all()
+        if ends:
+            outcomes = [(attempt.job.id, attempt.job.attempt, outcome) for attempt, outcome in ends]
+            await self._persist("finish", lambda: self._store.finish(outcomes))
+            self._closed(ending)
+
+    def _report(self, attempt: Attempt, ending: bool) -> Report | None:
+        """What the attempt has to say now; progress may have to wait for its quarter of a second."""
+        now = self._loop.time()
+        progress = attempt.progress
+        soon = progress is not None and progress.stage == attempt.stage and now - attempt.progress_at < _PROGRESS_S
+        if soon and not ending:
+            self._dirty[attempt] = None
+            progress = None
+        if progress is not None:
+            attempt.progress, attempt.progress_at, attempt.stage = None, now, progress.stage
+        events, attempt.events = attempt.events, []
+        if not events and progress is None:
+            return None
+        return Report(job_id=attempt.job.id, attempt=attempt.job.attempt, events=events, progress=progress)
+
+    async def _persist(self, what: str, call: Callable[[], Awaitable[frozenset[str]]]) -> frozenset[str]:
+        """Try until the store takes it: what it refuses for good is lost by its lease in the end."""
+        tries = 0
+        while True:
+            try:
+                return await call()
+            except PenstockError as exc:
+                logger.warning("the job store did not take a %s (%s); trying again", what, exc)
+                await asyncio.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+                tries += 1
