@@ -441,6 +441,23 @@ async def test_rows_of_the_dead_go_in_the_end(
         await ledger.get_version(new.version_id)
 
 
+async def test_the_row_of_a_failed_version_goes_once_it_is_replaced(
+    ledger: Ledger, collection: Collection, upload: Upload, advance: Callable[[float], None]
+) -> None:
+    [failed] = await accept(ledger, upload(content="1"))
+    await ledger.fail_version(failed.version_id, Failure(code="x", message="x"))
+    await purge(ledger)
+    advance(3601)
+    await ledger.forget([])
+    assert (await ledger.get_version(failed.version_id)).live, "it may be reopened"
+    await accept(ledger, upload(content="2"))
+    await purge(ledger)
+    advance(3601)
+    await ledger.forget([])
+    with pytest.raises(NotFound):
+        await ledger.get_version(failed.version_id)
+
+
 async def test_live_blobs(ledger: Ledger, collection: Collection, upload: Upload, pieces: Pieces) -> None:
     shown, newest, deleted = upload("a", "1"), upload("a", "2"), upload("b", "3")
     [document] = await accept(ledger, shown)

@@ -17,11 +17,11 @@ def open_ledger(url: str, *, clock: Callable[[], float] = time.time) -> Ledger:
     `clock` gives Unix seconds. `ConfigError` for any other URL.
     """
     scheme, _, rest = url.partition("://")
-    sql = importlib.import_module("penstock.ledger.sql")
-    if scheme == "memory" or (scheme == "sqlite" and rest.startswith("/") and len(rest) > 1):
-        sqlite = importlib.import_module("penstock.ledger.sqlite")
-        database = sqlite.SqliteDatabase(None if scheme == "memory" else Path(rest[1:]))
+    if scheme == "memory" and not rest:
+        database = importlib.import_module("penstock.ledger.sqlite").MemoryDatabase()
+    elif scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        database = importlib.import_module("penstock.ledger.sqlite").FileDatabase(Path(rest[1:]))
     else:
         raise ConfigError(f"{url!r} is not a ledger: use sqlite:///path/of/file or memory://.")
-    ledger: Ledger = sql.SqlLedger(database, clock=clock)
+    ledger: Ledger = importlib.import_module("penstock.ledger.sql").SqlLedger(database, clock=clock)
     return ledger

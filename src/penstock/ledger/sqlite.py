@@ -4,65 +4,57 @@ Durable: write-ahead log with `synchronous=FULL`. One writer thread a process; r
 """
 
 import asyncio
-import os
-import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from penstock.errors import DataError, PenstockError, Unavailable
 from penstock.ledger.database import Database
 from penstock.ledger.migrations import STEPS, Step, migrate
 from penstock.ledger.sqlite_errors import translate
+from penstock.ledger.sqlite_file import BUSY_TIMEOUT_S, check, engine_in_memory, engine_on, ensure
+from penstock.ledger.turnstile import Turnstile
 from penstock.ledger.writer import GroupWriter
 
 T = TypeVar("T")
 
 _READERS = 4
-_BUSY_TIMEOUT_S = 5.0
-_CHECKED_BYTES = 256 * 1024 * 1024
-"""A file up to this size is checked for damage at start (about a second); of a larger one damage is told when met."""
 
 
-class SqliteDatabase(Database):
-    """`path` None: in memory, and then everything runs on the writer's thread. `steps` are the schema's migrations."""
+class _SqliteDatabase(Database):
+    """What both have: a thread that writes. `steps` are the schema's migrations."""
 
-    def __init__(self, path: Path | None, *, steps: Sequence[Step] = STEPS) -> None:
-        self._path = path
-        self._name = "The ledger in memory" if path is None else f"The ledger {path}"
+    def __init__(self, name: str, engine: Engine, steps: Sequence[Step]) -> None:
+        self._name = name
+        self._engine = engine
         self._steps = steps
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="ledger-write")
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-read")
-        self._write_engine = _engine(path, "BEGIN IMMEDIATE")
-        self._read_engine = None if path is None else _engine(path, "BEGIN", "query_only = ON")
-        self._writer = GroupWriter(self._write_engine, self._translate)
+        self._writer = GroupWriter(engine, self._translate)
 
     async def open(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._prepare)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._prepare)
+        except BaseException:
+            self._dispose()
+            raise
         self._writer.start(self._executor)
 
     async def close(self) -> None:
         await self._writer.close()
-        self._readers.shutdown(wait=True, cancel_futures=True)
-        self._executor.shutdown(wait=True)
-        for engine in (self._read_engine, self._write_engine):
-            if engine is not None:
-                engine.dispose()
+        self._dispose()
 
-    async def _read(self, call: Callable[[Connection], T]) -> T:
-        if self._read_engine is None:
-            return await self._writer.run(call)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, _call, self._read_engine, call)
-        except (DBAPIError, sqlite3.Error) as exc:
-            raise self._translate(exc) from exc
+    def _dispose(self) -> None:
+        self._executor.shutdown(wait=True)
+        self._engine.dispose()
+
+    def _prepare(self) -> None:
+        with self._engine.begin() as conn:
+            migrate(conn, self._name, self._steps)
 
     async def _write(self, call: Callable[[Connection], T]) -> T:
         return await self._writer.run(call)
@@ -70,13 +62,37 @@ class SqliteDatabase(Database):
     def _translate(self, exc: DBAPIError | sqlite3.Error) -> PenstockError:
         return translate(exc.orig if isinstance(exc, DBAPIError) else exc, self._name)
 
+
+class MemoryDatabase(_SqliteDatabase):
+    """One connection, so reads wait in line with the writes."""
+
+    def __init__(self, *, steps: Sequence[Step] = STEPS) -> None:
+        super().__init__("The ledger in memory", engine_in_memory(), steps)
+
+    async def _read(self, call: Callable[[Connection], T]) -> T:
+        return await self._writer.run(call)
+
+
+class FileDatabase(_SqliteDatabase):
+    def __init__(self, path: Path, *, steps: Sequence[Step] = STEPS) -> None:
+        self._path = path
+        self._turnstile = Turnstile(path.with_name(f"{path.name}-turn"), BUSY_TIMEOUT_S)
+        writing = engine_on(path, self._turnstile.begin, "busy_timeout = 0")
+        super().__init__(f"The ledger {path}", writing, steps)
+        self._reading = engine_on(path, _begin_reading, "query_only = ON", connections=_READERS)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-read")
+
+    def _dispose(self) -> None:
+        self._readers.shutdown(wait=True)
+        self._reading.dispose()
+        super()._dispose()
+        self._turnstile.close()
+
     def _prepare(self) -> None:
         try:
-            if self._path is not None:
-                _ensure_file(self._path, self._name, self._steps)
-                _check_file(self._path, self._name)
-            with self._write_engine.begin() as conn:
-                migrate(conn, self._name, self._steps)
+            ensure(self._path, self._name, self._steps)
+            check(self._path, self._name)
+            super()._prepare()
         except (DBAPIError, sqlite3.Error) as exc:
             error = self._translate(exc)
             # At start nobody waits for a better moment: whatever it is, somebody has to look at the file.
@@ -84,79 +100,19 @@ class SqliteDatabase(Database):
         except OSError as exc:
             raise DataError(f"{self._name} cannot be opened: {exc}. Check the folder and its permissions.") from exc
 
+    async def _read(self, call: Callable[[Connection], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, _call, self._reading, call)
+        except (DBAPIError, sqlite3.Error) as exc:
+            raise self._translate(exc) from exc
+        except RuntimeError as exc:
+            raise Unavailable("The ledger is closed: the process is about to end.") from exc
 
-def _engine(path: Path | None, begin: str, *pragmas: str) -> Engine:
-    """An engine whose transactions start with `begin`, with the settings of every connection of ours."""
-    if path is None:
-        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    else:
-        engine = create_engine(
-            f"sqlite:///{path}",
-            pool_size=_READERS,
-            max_overflow=0,
-            connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_S},
-        )
 
-    def connected(connection: DBAPIConnection, _record: object) -> None:
-        connection.isolation_level = None  # the driver leaves BEGIN to us
-        with closing(connection.cursor()) as cursor:
-            for pragma in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -16384", *pragmas):
-                cursor.execute(f"PRAGMA {pragma}")
-
-    def begun(conn: Connection) -> None:
-        conn.exec_driver_sql(begin)
-
-    event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", begun)
-    return engine
+def _begin_reading(conn: Connection) -> None:
+    conn.exec_driver_sql("BEGIN")
 
 
 def _call(engine: Engine, call: Callable[[Connection], T]) -> T:
     with engine.connect() as conn:
         return call(conn)
-
-
-def _ensure_file(path: Path, name: str, steps: Sequence[Step]) -> None:
-    """A file that is not there is made aside and put in place whole, so an empty one is a truncated one."""
-    if not path.exists():
-        log = path.with_name(f"{path.name}-wal")
-        if log.exists() and log.stat().st_size:
-            raise DataError(f"{name} is missing, but its log {log.name} is there: restore both from a backup.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _create(path, name, steps)
-    if not path.is_file():
-        raise DataError(f"{name} is not a file.")
-    if path.stat().st_size == 0:
-        raise DataError(f"{name} is empty: it was truncated. Restore it from a backup, or delete it to start anew.")
-
-
-def _create(path: Path, name: str, steps: Sequence[Step]) -> None:
-    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    engine = _engine(aside, "BEGIN IMMEDIATE")
-    try:
-        with engine.begin() as conn:
-            migrate(conn, name, steps)
-        engine.dispose()
-        os.link(aside, path)  # unlike a rename, never over a file that another process put there meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        engine.dispose()
-        aside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _check_file(path: Path, name: str) -> None:
-    """Sees to the write-ahead log, and looks for damage."""
-    with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise DataError(f"{name} is on a file system that cannot share memory: move it to a local disk.")
-        if path.stat().st_size <= _CHECKED_BYTES:
-            (first,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if first != "ok":
-                raise DataError(f"{name} is damaged ({first}): restore it from a backup.")
