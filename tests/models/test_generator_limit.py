@@ -1,0 +1,137 @@
+"""The limit that falls under 429 and recovers, and the breaker that leaves a failing provider alone."""
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from penstock.models.openai_breaker import Breaker
+from penstock.models.openai_errors import refusal, retry_after
+from penstock.models.openai_limit import AdaptiveLimit
+
+
+@pytest.mark.case(21)
+async def test_one_round_of_refusals_halves_once_and_success_recovers() -> None:
+    limit = AdaptiveLimit(16)
+    turns = [await limit.acquire() for _ in range(16)]
+    for turn in turns:
+        limit.refused(turn, None)
+        limit.release()
+    assert limit.limit == 8
+    limit.refused(await limit.acquire(), None)
+    limit.release()
+    assert limit.limit == 4
+    for _ in range(4 + 5 + 6 + 7):
+        limit.served()
+    assert limit.limit in {7, 8}
+    for _ in range(200):
+        limit.served()
+    assert limit.limit == 16
+
+
+@pytest.mark.case(21)
+async def test_never_below_one() -> None:
+    limit = AdaptiveLimit(2)
+    for _ in range(10):
+        limit.refused(await limit.acquire(), None)
+        limit.release()
+    assert limit.limit == 1
+
+
+@pytest.mark.case(21)
+async def test_retry_after_holds_everybody() -> None:
+    limit = AdaptiveLimit(8)
+    limit.refused(await limit.acquire(), 0.05)
+    limit.release()
+    started = time.monotonic()
+    await limit.acquire()
+    assert time.monotonic() - started >= 0.04
+
+
+async def test_random_cancellations_lose_no_turn() -> None:
+    limit = AdaptiveLimit(3)
+    chance = random.Random(5)
+    most = 0
+
+    async def work() -> None:
+        nonlocal most
+        await limit.acquire()
+        try:
+            most = max(most, limit.in_flight)
+            await asyncio.sleep(chance.uniform(0, 0.002))
+        finally:
+            limit.release()
+
+    async def impatient() -> None:
+        try:
+            async with asyncio.timeout(chance.uniform(0, 0.02)):
+                await work()
+        except TimeoutError:
+            pass
+
+    await asyncio.gather(*[impatient() for _ in range(500)])
+    assert (most, limit.in_flight) == (3, 0)
+    async with asyncio.timeout(1):
+        await asyncio.gather(*[work() for _ in range(5)])
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.case(22)
+def test_breaker_opens_tries_and_closes() -> None:
+    clock = Clock()
+    breaker = Breaker(failures=2, cooldown_s=10, clock=clock)
+    for _ in range(2):
+        assert breaker.admit()
+        breaker.failed()
+    assert not breaker.admit()
+    breaker.failed()  # one that went before it opened
+    clock.now = 9.9
+    assert not breaker.admit()
+    clock.now = 10
+    assert breaker.admit()
+    assert not breaker.admit()  # one tries, the others wait for what it learns
+    breaker.failed()
+    clock.now = 29.9
+    assert not breaker.admit()
+    clock.now = 30
+    assert breaker.admit()
+    breaker.abandoned()
+    assert breaker.admit()
+    breaker.began()
+    assert breaker.admit()
+    breaker.succeeded()
+    breaker.failed()
+    assert not breaker.open
+
+
+@pytest.mark.case(21)
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "2"}, 2.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, 40.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:10 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-3"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, now=60.0) == seconds
+
+
+@pytest.mark.case(22)
+def test_the_key_is_taken_out_of_what_a_provider_says() -> None:
+    body = b'{"error": {"message": "model x\\n of sk-1 not found"}}'
+    assert '"model x of [key] not found"' in refusal("P", 404, {}, body, "sk-1").message
+    assert "sk-1" not in refusal("P", 401, {}, body, "").message
+    assert refusal("P", 500, {}, b"<html>", "sk-1").message == "P answered with status 500."
