@@ -23,5 +23,12 @@ def test_terms(text: str, terms: list[str]) -> None:
     assert Analyzer().terms(text) == terms
 
 
+def test_index_terms_add_exact_words_and_pairs() -> None:
+    assert Analyzer().index_terms("Cracks in the gates 第3章") == [
+        *("crack", "=cracks", "gate", "=gates", "crack_gate"),
+        *("第", "3", "=3", "章"),
+    ]
+
+
 def test_a_long_question_is_cut() -> None:
     assert len(Analyzer().query_terms("word " * 5000)) == MAX_QUERY_TERMS

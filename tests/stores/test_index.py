@@ -83,8 +83,8 @@ async def test_both_lanes_have_true_scores_and_fresh_rows_are_found_at_once(inde
     hits = await index.search("col", IndexQuery(k=60, text="cracks in a concrete penstock"))
     analyzer, postings = Analyzer(), Postings()
     for r in rows:
-        postings.add(r.chunk_id, analyzer.terms(r.text))
-    expected = postings.scores(["crack", "concret", "penstock"])
+        postings.add(r.chunk_id, analyzer.index_terms(r.text))
+    expected = postings.scores(analyzer.index_terms("cracks concrete penstock"))
     assert {c.chunk_id: c.fulltext for c in hits.candidates} == pytest.approx(expected, rel=1e-5)
     assert all(c.dense is None for c in hits.candidates)
     assert hits.fulltext_floor == 0.0

@@ -37,7 +37,7 @@ def to_arrow(rows: Sequence[IndexRow], dimensions: int, analyzer: Analyzer) -> p
         pa.array([row.chunk_id for row in rows], pa.string()),
         pa.array([row.document_id for row in rows], pa.string()),
         pa.array([row.version_id for row in rows], pa.string()),
-        pa.array([" ".join(analyzer.terms(row.text)) for row in rows], pa.string()),
+        pa.array([" ".join(analyzer.index_terms(row.text)) for row in rows], pa.string()),
         pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimensions),
         pa.array([facets(row.metadata) for row in rows], pa.list_(pa.string())),
         pa.array([json.dumps(fields(row.metadata), ensure_ascii=False) for row in rows], pa.json_()),

@@ -75,7 +75,7 @@ class MemoryIndex(IndexStore):
             raise NotFound(f"The index has no collection {collection_id}; create it first")
         stack([row.vector for row in rows], collection.dimensions)
         for row in rows:
-            collection.put(row, self._analyzer.terms(row.text))
+            collection.put(row, self._analyzer.index_terms(row.text))
 
     async def delete(
         self, collection_id: str, *, version_ids: Sequence[str] = (), document_ids: Sequence[str] = ()
