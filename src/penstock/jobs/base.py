@@ -168,11 +168,13 @@ class JobStore(ABC):
         with self.wakeups.inbox(job_id) as inbox:
             while True:
                 job = await self._get(job_id)  # before the events: a final job's log is whole
+                ended = job is None or job.state.final
                 while batch := await self.events(job_id, after=after):
                     for event in batch:
                         yield event
                     after = batch[-1].seq
-                if job is None or job.state.final:
+                    ended |= _is_final(batch[-1])  # it ended between the two look-ups; no push tells it again
+                if ended:
                     return
                 while (pushed := await inbox.take(_LOOK_AGAIN_S)) is not None:
                     fresh = [event for event in pushed if event.seq > after]
