@@ -15,6 +15,7 @@ from penstock.api.spool import Spool
 
 MAX_FIELDS: Final = 16
 MAX_FIELD_BYTES: Final = 4 * 1024 * 1024
+MAX_HEADER_BYTES: Final = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ class FormReader:
                     "on_part_end": self._on_part_end,
                     "on_end": self._on_end,
                 },
+                max_header_size=MAX_HEADER_BYTES,
             )
         except KeyError as exc:
             raise BadBody(400, "The multipart form's Content-Type names no boundary.") from exc

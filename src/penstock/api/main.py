@@ -54,6 +54,7 @@ def create_app(services: Services) -> FastAPI:
     for module in ROUTERS:
         app.include_router(module.router)
     _document(app)
+    _build_routes(app)
     return app
 
 
@@ -75,6 +76,12 @@ def _layers(state: ApiState) -> list[Middleware]:
         Middleware(AuthMiddleware, authenticator=state.authenticator),
         Middleware(BodyLimitMiddleware, max_bytes=api.max_request_bytes, max_json_bytes=api.max_body_json_bytes),
     ]
+
+
+def _build_routes(app: FastAPI) -> None:
+    """The framework builds a route when it first compares a path with it: now, not during the first question."""
+    for route in app.routes:
+        route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
 
 
 def _document(app: FastAPI) -> None:

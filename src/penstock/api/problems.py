@@ -51,10 +51,24 @@ STATUS: Mapping[type[PenstockError], int] = {
 }
 """The nearest class counts; what is not here is a 500."""
 
-CODE_STATUS: Mapping[str, int] = {"malformed": 400} | {error.code: status for error, status in STATUS.items()}
-"""The same table by code, for the failures of jobs, which travel as records."""
+CODE_STATUS: Mapping[str, int] = {error.code: status for error, status in STATUS.items()} | {
+    "storage_error": 503,
+    "index_unavailable": 503,
+    "worker_died": 503,
+    "lost": 503,
+    "time_limit": 504,
+    "provider_timeout": 502,
+    "provider_unavailable": 502,
+    "provider_unreachable": 502,
+    "bad_reply": 502,
+    "stream_truncated": 502,
+    "content_filtered": 502,
+    "no_vision": 502,
+}
+"""The same by code, for the failures of jobs, which travel as records and have lost their class."""
 
-STATUS_CODE: Mapping[int, str] = {status: code for code, status in reversed(list(CODE_STATUS.items()))} | {
+STATUS_CODE: Mapping[int, str] = {status: error.code for error, status in reversed(list(STATUS.items()))} | {
+    400: "malformed",
     405: "method_not_allowed",
     408: "too_slow",
     422: InvalidInput.code,

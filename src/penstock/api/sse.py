@@ -1,8 +1,8 @@
 """Server-sent events: encoding, keep-alives, and knowing when the reader has left."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 from starlette.responses import Response
@@ -60,17 +60,14 @@ class EventStream(Response):
                 await write(b": keep-alive\n\n")
 
         async def pump() -> bool:
-            async with anyio.create_task_group() as group:
-                group.start_soon(keep_alive)
-                async with aclosing(self._events) as events:
-                    async for data in events:
-                        await write(data)
-                group.cancel_scope.cancel()
+            async with aclosing(self._events) as events:
+                async for data in events:
+                    await write(data)
             return True
 
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await write(f"retry: {RETRY_MS}\n\n".encode())
-        if await unless_gone(receive, pump):
+        if await unless_gone(receive, pump, beside=keep_alive):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -80,8 +77,13 @@ async def gone(receive: Receive) -> None:
         pass
 
 
-async def unless_gone(receive: Receive, step: Callable[[], Awaitable[T]]) -> T | None:
-    """What `step` returns or raises; None when the client left first, and `step` was cancelled."""
+async def unless_gone(
+    receive: Receive, step: Callable[[], Awaitable[T]], *, beside: Callable[[], Coroutine[Any, Any, None]] | None = None
+) -> T | None:
+    """What `step` returns or raises; None when the client left first, and `step` was cancelled.
+
+    `beside` runs as long as `step` does.
+    """
     result: T | None = None
     error: Exception | None = None
     async with anyio.create_task_group() as group:
@@ -91,6 +93,8 @@ async def unless_gone(receive: Receive, step: Callable[[], Awaitable[T]]) -> T |
             group.cancel_scope.cancel()
 
         group.start_soon(watch)
+        if beside is not None:
+            group.start_soon(beside)
         try:
             result = await step()
         except Exception as exc:  # raised again outside, where the task group does not wrap it
