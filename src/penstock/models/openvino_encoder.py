@@ -1,14 +1,9 @@
 """The OpenVINO engine: a network built from tensors or read from a ready graph, compiled for the CPU."""
 
-import hashlib
-import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -17,17 +12,12 @@ from numpy.typing import NDArray
 
 from penstock.errors import ConfigError, DataError, Unavailable
 from penstock.models.base import Encoder, Pending, TokenIds
+from penstock.models.compiled import compile_network
 from penstock.models.openvino_bert import bert
-from penstock.models.openvino_graph import Node, pool
-from penstock.models.recipe import NetworkConfig, Recipe
+from penstock.models.openvino_graph import pool
+from penstock.models.recipe import Recipe
 from penstock.models.tensors import TensorFile
 from penstock.models.weights import READY_GRAPH, WEIGHTS
-
-logger = logging.getLogger(__name__)
-
-Family: TypeAlias = Callable[[NetworkConfig, TensorFile, Node, Node], Node]
-
-FAMILIES: Mapping[str, Family] = MappingProxyType({"bert": bert})
 
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
@@ -41,7 +31,8 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
 class OpenVinoEncoder(Encoder):
     """A compiled network and its one request."""
 
-    def __init__(self, compiled: Any, *, precision: str, memory_bytes: int) -> None:
+    def __init__(self, compiled: Any, held: Any, *, precision: str, memory_bytes: int) -> None:
+        self._held = held  # the memory that the network's weights lie in
         self.precision = precision
         self.memory_bytes = memory_bytes
         self._dimensions = int(compiled.output(0).get_partial_shape()[1].get_length())
@@ -71,6 +62,7 @@ class OpenVinoEncoder(Encoder):
 
     def close(self) -> None:
         self._request = None
+        self._held = None
 
 
 def first_line(error: Exception) -> str:
@@ -86,19 +78,27 @@ def load_encoder(folder: Path, recipe: Recipe, *, precision: str, threads: int, 
     """
     core = ov.Core()
     chosen = choose_precision(core, precision)
-    tensors = None if (folder / READY_GRAPH).is_file() else TensorFile(folder / WEIGHTS)
-    graph = read_graph(core, folder / READY_GRAPH, recipe) if tensors is None else build_graph(tensors, recipe)
     settings = {"INFERENCE_PRECISION_HINT": chosen, **SETTINGS}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    weights = folder / (WEIGHTS if tensors is not None else READY_GRAPH.replace(".xml", ".bin"))
+    ready = folder / READY_GRAPH
+    weights = ready.with_suffix(".bin") if ready.is_file() else folder / WEIGHTS
+    tensors = None if ready.is_file() else TensorFile(weights)
+
+    def build() -> Any:
+        return read_graph(core, ready, recipe) if tensors is None else build_graph(tensors, recipe)
+
     try:
-        compiled = compile_cached(core, graph, settings, cache_dir / "compiled" / cache_key(weights, settings))
+        compiled, held = compile_network(
+            core, build, settings, weights=weights, told=str(recipe), folder=cache_dir / "compiled"
+        )
     except RuntimeError as error:
-        raise DataError(f"The network in {folder} does not compile: {first_line(error)}.") from error
+        raise DataError(
+            f"The network in {folder} cannot be built: {first_line(error)}. Get its files again."
+        ) from error
     if tensors is not None:
         tensors.release()
-    return OpenVinoEncoder(compiled, precision=chosen, memory_bytes=weights.stat().st_size)
+    return OpenVinoEncoder(compiled, (held, tensors), precision=chosen, memory_bytes=weights.stat().st_size)
 
 
 def choose_precision(core: Any, wanted: str) -> str:
@@ -109,22 +109,14 @@ def choose_precision(core: Any, wanted: str) -> str:
 
 
 def build_graph(tensors: TensorFile, recipe: Recipe) -> Any:
-    family = FAMILIES.get(recipe.network.model_type)
-    if family is None:
-        raise ConfigError(
-            f"Models of the family {recipe.network.model_type!r} are not supported; these are: {', '.join(FAMILIES)}."
-        )
     ids, mask = (op.parameter([-1, -1], np.int32, name=name) for name in ("input_ids", "attention_mask"))
-    vectors = pool(family(recipe.network, tensors, ids, mask), mask, recipe.pooling)
+    vectors = pool(bert(recipe.network, tensors, ids, mask), mask, recipe.pooling)
     return ov.Model([vectors], [ids, mask], recipe.network.model_type)
 
 
 def read_graph(core: Any, file: Path, recipe: Recipe) -> Any:
     """A ready graph of token vectors, with our inputs before it and the pooling behind it."""
-    try:
-        model = core.read_model(file)
-    except RuntimeError as error:
-        raise DataError(f"{file} cannot be read: {first_line(error)}. Get the model's files again.") from error
+    model = core.read_model(file)
     ids, mask = (op.parameter([-1, -1], np.int32, name=name) for name in ("input_ids", "attention_mask"))
     types = op.multiply(ids, op.constant(np.int32(0)))
     ours = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
@@ -135,32 +127,3 @@ def read_graph(core: Any, file: Path, recipe: Recipe) -> Any:
         parameter.output(0).replace(op.convert(ours[name], parameter.get_element_type()).output(0))
     tokens = model.get_results()[0].input_value(0)
     return ov.Model([pool(tokens, mask, recipe.pooling)], [ids, mask], "ready")
-
-
-def cache_key(weights: Path, settings: Mapping[str, Any]) -> str:
-    """Names the compiled form of these very weights: a network of the same shape with others must not find it."""
-    status = weights.stat()
-    told = f"{weights.resolve()}|{status.st_size}|{status.st_mtime_ns}|{ov.__version__}|{sorted(settings.items())}"
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
-
-
-def compile_cached(core: Any, graph: Any, settings: Mapping[str, Any], folder: Path) -> Any:
-    """Compile, or load what an earlier start compiled. A cache that cannot be used or kept costs time only.
-
-    The engine writes its cache in place; so that a crash in between leaves no half file, it writes into a folder of
-    its own, which is then renamed.
-    """
-    if folder.is_dir():
-        return core.compile_model(graph, "CPU", {**settings, "CACHE_DIR": str(folder)})
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f"{folder.name}-{os.getpid()}-", dir=folder.parent))
-    except OSError as error:
-        logger.debug("no cache of compiled models in %s: %s", folder.parent, error)
-        return core.compile_model(graph, "CPU", settings)
-    compiled = core.compile_model(graph, "CPU", {**settings, "CACHE_DIR": str(fresh)})
-    try:
-        fresh.rename(folder)
-    except OSError:  # another process was first
-        shutil.rmtree(fresh, ignore_errors=True)
-    return compiled

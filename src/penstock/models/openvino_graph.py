@@ -36,9 +36,14 @@ class Blocks:
         self._eps = eps
         self._prefix = prefix
 
+    def __contains__(self, name: str) -> bool:
+        return self._prefix + name in self._tensors
+
     def weight(self, name: str) -> Node:
-        """A constant that shares the file's memory."""
-        return op.constant(self.array(name), shared_memory=True)
+        """A constant that shares the file's memory; as float32 in the graph, whatever it is in the file."""
+        array = self.array(name)
+        constant = op.constant(array, shared_memory=True)
+        return constant if array.dtype == np.float32 else op.convert(constant, "f32")
 
     def array(self, name: str) -> NDArray[Any]:
         return self._tensors[self._prefix + name]
@@ -48,8 +53,10 @@ class Blocks:
         return op.add(op.matmul(x, self.weight(f"{name}.weight"), False, True), self.weight(f"{name}.bias"))
 
     def layer_norm(self, x: Node, name: str) -> Node:
+        # Checkpoints from TensorFlow call the two gamma and beta.
+        scale, shift = ("weight", "bias") if f"{name}.weight" in self else ("gamma", "beta")
         normal = op.mvn(x, integers([-1]), True, self._eps, "inside_sqrt")
-        return op.add(op.multiply(normal, self.weight(f"{name}.weight")), self.weight(f"{name}.bias"))
+        return op.add(op.multiply(normal, self.weight(f"{name}.{scale}")), self.weight(f"{name}.{shift}"))
 
     def embedding(self, ids: Node, name: str) -> Node:
         return op.gather(self.weight(f"{name}.weight"), ids, integers([0]))

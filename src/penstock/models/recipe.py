@@ -1,7 +1,9 @@
 """How a model's files say that it is to be used: its family, its length, its pooling, its prefixes."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +21,9 @@ class Pooling(StrEnum):
     CLS = "cls"
 
 
+POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
+
+
 class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The part of `config.json` that an encoder network is built from."""
 
@@ -33,6 +38,22 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
     position_embedding_type: str = "absolute"
+
+    @property
+    def first_position(self) -> int:
+        """The row of the position table that a text's first token takes: RoBERTa's start behind the padding's id."""
+        return self.pad_token_id + 1 if self.model_type in POSITIONS_AFTER_PADDING else 0
+
+
+DISTILBERT_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "dim": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_heads": "num_attention_heads",
+        "hidden_dim": "intermediate_size",
+        "activation": "hidden_act",
+    }
+)
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +70,7 @@ def read_recipe(folder: Path, name: str) -> Recipe:
 
     A plain encoder is pooled by its mean, as sentence-transformers does. Raises ConfigError for what is not supported.
     """
-    network = read_json(folder / "config.json", NetworkConfig)
+    network = read_network(folder / "config.json")
     return Recipe(
         network=network,
         pooling=read_pooling(folder),
@@ -58,8 +79,17 @@ def read_recipe(folder: Path, name: str) -> Recipe:
     )
 
 
+def read_network(file: Path) -> NetworkConfig:
+    config = read_json(file, dict[str, Any])
+    renamed = {ours: config[theirs] for theirs, ours in DISTILBERT_NAMES.items() if theirs in config}
+    try:
+        return msgspec.convert({**config, **renamed}, NetworkConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{file} is not the configuration of a text encoder: {error}.") from error
+
+
 def read_max_tokens(folder: Path, network: NetworkConfig) -> int:
-    sizes = [network.max_position_embeddings]
+    sizes = [network.max_position_embeddings - network.first_position]
     for file, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         size = read_json(folder / file, dict[str, Any]).get(key) if (folder / file).is_file() else None
         if isinstance(size, int | float):

@@ -62,6 +62,8 @@ class TensorFile:
 
     def _read(self, entry: TensorEntry) -> NDArray[Any]:
         begin, end = entry.data_offsets
+        if begin < 0:
+            raise ValueError(f"it starts at {begin}")
         dtype = np.dtype("<u2" if entry.dtype == "BF16" else DTYPES[entry.dtype])
         array = np.frombuffer(self._map, dtype, (end - begin) // dtype.itemsize, self._start + begin)
         if entry.dtype == "BF16":
