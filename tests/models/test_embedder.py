@@ -33,22 +33,22 @@ async def test_vectors_are_those_of_the_reference(precise: ModelsOptions) -> Non
         embedder = await pool.embedder()
         together = await embedder.embed(TEXTS)
         alone = np.concatenate([await embedder.embed([text]) for text in TEXTS])
-        bulk = await embedder.embed(TEXTS * 20, lane=Lane.BULK)
+        bulk = await embedder.embed(TEXTS * 6, lane=Lane.BULK)
     assert embedder.info.max_tokens == GOLDEN["max_tokens"]
     near = NEARNESS[precise.precision]
-    for found in (together, alone, bulk.reshape(20, *VECTORS.shape)[7]):
+    for found in (together, alone, bulk.reshape(6, *VECTORS.shape)[4]):
         assert cosines(found, VECTORS).min() >= near
         assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-3)
-    assert cosines(bulk, np.tile(alone, (20, 1))).min() >= near
+    assert cosines(bulk, np.tile(alone, (6, 1))).min() >= near
 
 
 async def test_order_and_shape_hold_over_many_batches(pool: ModelPool) -> None:
     embedder = await pool.embedder()
-    texts = [f"passage {number} " + "word " * (number * 7 % 120) for number in range(300)]
+    texts = [f"passage {number} " + "word " * (number * 7 % 40) for number in range(200)]
     vectors = await embedder.embed(texts, lane=Lane.BULK)
-    assert vectors.shape == (300, embedder.info.dimensions)
+    assert vectors.shape == (200, embedder.info.dimensions)
     assert vectors.dtype == np.float32
-    for place in (0, 63, 64, 199, 299):
+    for place in (0, 63, 64, 150, 199):
         assert cosines(vectors[place : place + 1], await embedder.embed([texts[place]]))[0] > 0.999
 
 

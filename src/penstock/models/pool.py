@@ -14,7 +14,7 @@ from typing import Self
 from prometheus_client import CollectorRegistry
 from tokenizers import Tokenizer
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, Unavailable
 from penstock.models.base import Embedder, Lane, ModelInfo, Role, Vectors
 from penstock.models.embedder import Executors, LocalEmbedder, load_model, read_tokenizer
 from penstock.models.metrics import ModelMetrics
@@ -55,6 +55,7 @@ class ModelPool:
         self._slots: dict[str, Slot] = {}
         self._changing = asyncio.Lock()  # held while a model is loaded or unloaded: one at a time
         self._idle = asyncio.Event()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="model-load")
@@ -65,6 +66,8 @@ class ModelPool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closed = True
+        self._idle.set()
         async with self._changing:
             for slot in self._slots.values():
                 await self._unload(slot)
@@ -103,9 +106,10 @@ class ModelPool:
     async def use(self, name: str) -> AsyncIterator[LocalEmbedder]:
         """The model itself, loaded and kept until the end of the block."""
         slot = self._slots.setdefault(name, Slot(name))
-        slot.users += 1
+        model = slot.ready or await self._load(slot)
+        slot.users += 1  # nothing is awaited since: nobody can have unloaded it
         try:
-            yield slot.ready or await self._load(slot)
+            yield model
         finally:
             slot.users -= 1
             slot.used_at = time.monotonic()
@@ -115,6 +119,7 @@ class ModelPool:
         async with self._changing:
             if slot.ready:  # somebody was first
                 return slot.ready
+            self._check_open()
             if slot.error is not None and time.monotonic() < slot.retry_at:
                 raise slot.error.with_traceback(None)
             await self._unload(slot)
@@ -156,6 +161,11 @@ class ModelPool:
             else:
                 self._idle.clear()
                 await self._idle.wait()
+                self._check_open()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("The models are being unloaded: the process is stopping.")
 
     async def _unload(self, slot: Slot) -> None:
         model, slot.model = slot.model, None
