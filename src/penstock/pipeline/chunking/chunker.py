@@ -1,7 +1,7 @@
 """Cuts a parsed document into passages that fit the embedding model."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -18,6 +18,10 @@ Range = tuple[int, int]
 CHARS_PER_TOKEN = 20
 """No passage is longer than this many characters for each token it may have. A word of a thousand letters is one
 unknown token to the model: by tokens alone, a megabyte of encoded data would be a single passage."""
+STRETCH_CHARS = 8_000
+"""What the splitter is given at a time. Its time grows with the square of a text without sentence ends."""
+_STRETCH_ENDS = ("\n\n\n", "\n\n", "\n", "。", ". ", " ")
+_WHOLE_IF_IT_FITS = frozenset({"recursive", "page"})
 
 
 class Chunker:
@@ -31,10 +35,6 @@ class Chunker:
         self._tokens = tokens
         self._overlap = overlap
         self._max_chars = tokens * CHARS_PER_TOKEN
-        self._text = TextSplitter.from_huggingface_tokenizer(tokenizer, tokens, overlap)
-        self._markdown = MarkdownSplitter.from_huggingface_tokenizer(tokenizer, tokens, overlap)
-        self._text_apart = TextSplitter.from_huggingface_tokenizer(tokenizer, tokens)
-        self._by_chars = TextSplitter(self._max_chars)
         self._strategies: Mapping[str, Callable[[ParsedDocument, Outline], Iterable[Range]]] = {
             "recursive": self._recursive,
             "heading": self._heading,
@@ -50,6 +50,8 @@ class Chunker:
         if not document.text.strip():
             return ()
         outline = Outline(document)
+        if not document.pages and chunker in _WHOLE_IF_IT_FITS and (piece := self._whole(document, outline)):
+            return (piece,)
         ranges = list(self._bounded(document.text, self._strategies[chunker](document, outline)))
         texts = [document.text[start:end] for start, end in ranges]
         return tuple(
@@ -63,6 +65,17 @@ class Chunker:
             )
             for (start, end), text, count in zip(ranges, texts, self._counts(texts), strict=True)
         )
+
+    def _whole(self, document: ParsedDocument, outline: Outline) -> Piece | None:
+        """The text as one passage if it fits: the short way for a corpus of passages."""
+        start, end = _stripped(document.text, (0, len(document.text)))
+        if end - start > self._max_chars:
+            return None
+        text = document.text[start:end]
+        tokens = self._count(text)
+        if tokens > self._tokens:
+            return None
+        return Piece(text=text, start=start, end=end, tokens=tokens, headings=outline.path(start, end))
 
     # --- strategies: each gives ranges of the text, blank edges allowed -----------------------------------------------
 
@@ -105,6 +118,20 @@ class Chunker:
                 start, end = page_start + sentences[first].start, page_start + sentences[last].end
                 yield from self._split(document.text, start, end, self._text)
 
+    # --- splitters: each copies the tokenizer (some 10 MB), so only those in use are built ---------------------------
+
+    @cached_property
+    def _text(self) -> TextSplitter:
+        return TextSplitter.from_huggingface_tokenizer(self._tokenizer, self._tokens, self._overlap)
+
+    @cached_property
+    def _text_apart(self) -> TextSplitter:
+        return TextSplitter.from_huggingface_tokenizer(self._tokenizer, self._tokens)
+
+    @cached_property
+    def _markdown(self) -> MarkdownSplitter:
+        return MarkdownSplitter.from_huggingface_tokenizer(self._tokenizer, self._tokens, self._overlap)
+
     # --- tools --------------------------------------------------------------------------------------------------------
 
     def _split(self, text: str, start: int, end: int, splitter: TextSplitter | MarkdownSplitter) -> Iterator[Range]:
@@ -115,15 +142,15 @@ class Chunker:
         if self._fits(stretch):
             yield start, end
             return
-        for offset, piece in splitter.chunk_indices(text[start:end]):
-            yield start + offset, start + offset + len(piece)
+        for stretch_start, stretch_end in _stretches(text, start, end):
+            for offset, piece in splitter.chunk_indices(text[stretch_start:stretch_end]):
+                yield stretch_start + offset, stretch_start + offset + len(piece)
 
     def _fits(self, text: str) -> bool:
-        return len(text) <= self._max_chars and len(self._encode(text)) <= self._tokens
+        return len(text) <= self._max_chars and self._count(text) <= self._tokens
 
-    def _encode(self, text: str) -> Sequence[int]:
-        ids: Sequence[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _counts(self, texts: list[str]) -> list[int]:
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
@@ -135,8 +162,8 @@ class Chunker:
                 if start < end:
                     yield start, end
             else:
-                for offset, piece in self._by_chars.chunk_indices(text[start:end]):
-                    yield start + offset, start + offset + len(piece)
+                for first in range(start, end, self._max_chars):
+                    yield _stripped(text, (first, min(first + self._max_chars, end)))
 
 
 class ChunkerCache:
@@ -165,6 +192,17 @@ def _read_tokenizer(file: str) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _stretches(text: str, start: int, end: int) -> Iterator[Range]:
+    """The range in parts of `STRETCH_CHARS` at most, cut at the end of a section, paragraph, line, sentence or word."""
+    while end - start > STRETCH_CHARS:
+        reach = start + STRETCH_CHARS
+        found = (text.rfind(mark, start + STRETCH_CHARS // 2, reach) + len(mark) for mark in _STRETCH_ENDS)
+        cut = next((cut for cut in found if cut > start), reach)
+        yield start, cut
+        start = cut
+    yield start, end
 
 
 def _stripped(text: str, span: Range) -> Range:

@@ -1,6 +1,7 @@
 """Puts a document's text together block by block, and keeps where its pages and headings lie."""
 
 from penstock.pipeline.parsing.records import HeadingSpan, PageSpan
+from penstock.pipeline.parsing.text import heading_text
 
 SECTION_GAP = "\n\n\n"
 """Before a heading: a longer run of line ends is a stronger boundary to the splitter."""
@@ -32,7 +33,7 @@ class TextBuilder:
     def heading(self, level: int, text: str) -> None:
         if text:
             start = self._add(text, SECTION_GAP)
-            self.headings.append(HeadingSpan(level=level, text=text, start=start, end=self._length))
+            self.headings.append(HeadingSpan(level=level, text=heading_text(text), start=start, end=self._length))
 
     def text(self) -> str:
         return "".join(self._parts)

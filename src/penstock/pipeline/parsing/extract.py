@@ -14,7 +14,8 @@ from penstock.pipeline.parsing.mail import read_mail
 from penstock.pipeline.parsing.markdown import find_headings
 from penstock.pipeline.parsing.pdf import write_pdf_nodes
 from penstock.pipeline.parsing.records import ParsedDocument
-from penstock.pipeline.parsing.structure import PAGE_MARKER, write_nodes, write_sheets
+from penstock.pipeline.parsing.sheets import write_sheets
+from penstock.pipeline.parsing.structure import PAGE_MARKER, write_nodes
 from penstock.pipeline.parsing.text import clean, decode
 
 IMAGE_NOTE = "The image is stored; its content is not read yet."
@@ -30,7 +31,10 @@ class Extractor:
 
     def __init__(self) -> None:
         self._config = _config()
-        self._slides_config = _config(insert_page_markers=True, marker_format=PAGE_MARKER)
+        self._configs = {
+            media.PPTX: _config(insert_page_markers=True, marker_format=PAGE_MARKER),
+            **{media_type: _config(structure=False) for media_type in (media.HTML, media.EPUB, media.XLSX)},
+        }
 
     def extract(self, data: bytes, media_type: str) -> ParsedDocument:
         """Raises `ParseError`: `encrypted`, `archive_bomb`, `parse_failed`."""
@@ -76,7 +80,7 @@ class Extractor:
         if media_type == media.PDF:
             write_pdf_nodes(nodes, builder, {page["page_number"]: page["content"] for page in result.pages or ()})
         elif media_type == media.XLSX:
-            write_sheets(nodes, builder)
+            write_sheets(result.content, builder)
         elif media_type == media.EPUB:
             write_markdown(result.content, builder)
         else:
@@ -85,9 +89,8 @@ class Extractor:
         return _document(builder, media_type, title, (result.metadata.get("pages") or {}).get("total_count") or 0)
 
     def _run(self, data: bytes, media_type: str) -> kreuzberg.ExtractionResult:
-        config = self._slides_config if media_type == media.PPTX else self._config
         try:
-            return kreuzberg.extract_bytes_sync(data, media_type, config=config)
+            return kreuzberg.extract_bytes_sync(data, media_type, config=self._configs.get(media_type, self._config))
         except (kreuzberg.KreuzbergError, RuntimeError, ValueError, OSError) as exc:
             reason = " ".join(str(exc).split())[:300]
             if any(word in reason.lower() for word in _ENCRYPTED_WORDS):
@@ -95,7 +98,7 @@ class Extractor:
             raise ParseError(f"The document could not be read as {media_type}: {reason}") from exc
 
 
-def _config(**pages: Any) -> kreuzberg.ExtractionConfig:
+def _config(*, structure: bool = True, **pages: Any) -> kreuzberg.ExtractionConfig:
     """No cache on disk, no text recognition, one thread; running headers and footers stay unless they repeat (what
     kreuzberg takes for one by its place alone is often the first line of the text)."""
     return kreuzberg.ExtractionConfig(
@@ -103,7 +106,7 @@ def _config(**pages: Any) -> kreuzberg.ExtractionConfig:
         disable_ocr=True,
         enable_quality_processing=False,
         output_format="markdown",
-        include_document_structure=True,
+        include_document_structure=structure,
         pages=kreuzberg.PageConfig(extract_pages=True, **pages),
         concurrency=kreuzberg.ConcurrencyConfig(max_threads=1),
         content_filter=kreuzberg.ContentFilterConfig(

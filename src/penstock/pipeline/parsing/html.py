@@ -14,7 +14,8 @@ _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", r
 _CHARSET_WITHIN_BYTES = 4096
 _MEANT = {"gb2312": "gb18030", "gbk": "gb18030", "iso-8859-1": "cp1252", "latin1": "cp1252", "us-ascii": "cp1252"}
 """What browsers take these labels for (https://encoding.spec.whatwg.org/#names-and-labels)."""
-_HEAD = re.compile(r"<head\b.*?(?:</head\s*>|(?=<body\b))", re.IGNORECASE | re.DOTALL)
+_HEAD_START = re.compile(r"<head\b", re.IGNORECASE)
+_HEAD_END = re.compile(r"</head\s*>|(?=<body\b)", re.IGNORECASE)
 _TITLE = re.compile(r"<title\b[^>]*>([^<]*)", re.IGNORECASE)
 _EMBEDDED = re.compile(r"data:[\w.+/-]+(?:;[\w=-]+)*;base64,[A-Za-z0-9+/=\s%]*")
 _IMAGE = re.compile(r"!\[([^\]]*)\]\([^)\s]*(?:\s\"[^\"]*\")?\)")
@@ -28,10 +29,18 @@ def split_head(data: bytes) -> tuple[str, str | None]:
     found = _CHARSET.search(data[:_CHARSET_WITHIN_BYTES])
     label = found[1].decode("ascii").lower() if found else None
     page = decode(data, _MEANT.get(label, label) if label else None)
-    head = _HEAD.search(page)
-    title = _TITLE.search(head[0] if head else page)
-    without_head = page[: head.start()] + page[head.end() :] if head else page
-    return _EMBEDDED.sub("", without_head), (" ".join(html.unescape(title[1]).split()) or None) if title else None
+    head, body = _cut_head(page)
+    title = _TITLE.search(head or page)
+    return _EMBEDDED.sub("", body), (" ".join(html.unescape(title[1]).split()) or None) if title else None
+
+
+def _cut_head(page: str) -> tuple[str, str]:
+    """The `<head>` and the rest; a page whose head has no end is all rest."""
+    start = _HEAD_START.search(page)
+    end = _HEAD_END.search(page, start.end()) if start else None
+    if not start or not end:
+        return "", page
+    return page[start.start() : end.end()], page[: start.start()] + page[end.end() :]
 
 
 def write_markdown(markdown: str, builder: TextBuilder) -> None:

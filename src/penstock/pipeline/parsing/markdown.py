@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 
 from penstock.pipeline.parsing.records import HeadingSpan
+from penstock.pipeline.parsing.text import heading_text
 
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _NO_PARAGRAPH = re.compile(r"\s*$| {4}|\t| {0,3}(?:[>#|]|[-*+][ \t]|\d+[.)][ \t])")
@@ -24,14 +25,20 @@ def _scan(text: str) -> Iterator[HeadingSpan]:
             fence = "" if fence and mark[1].startswith(fence) else fence or mark[1]
         elif not fence:
             if atx := _ATX.match(line):
-                yield _span(len(atx[1]), atx[2] or "", start, line)
+                yield HeadingSpan(level=len(atx[1]), text=_title(line[atx.end() :]), start=start, end=start + len(line))
             elif (rule := _SETEXT.match(line)) and not _NO_PARAGRAPH.match(before[1]):
                 yield HeadingSpan(
-                    level=1 if rule[1][0] == "=" else 2, text=before[1].strip(), start=before[0], end=start + len(line)
+                    level=1 if rule[1][0] == "=" else 2,
+                    text=heading_text(before[1]),
+                    start=before[0],
+                    end=start + len(line),
                 )
         before = (start, line)
         start += len(line) + 1
 
 
-def _span(level: int, title: str, start: int, line: str) -> HeadingSpan:
-    return HeadingSpan(level=level, text=title.strip(), start=start, end=start + len(line))
+def _title(rest: str) -> str:
+    """What stands after the marks of an ATX heading, without the marks that may close it."""
+    title = rest.strip()
+    open_end = title.rstrip("#")
+    return heading_text(open_end if not open_end or open_end[-1] in " \t" else title)

@@ -20,6 +20,7 @@ _WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
 _LINE_END_IN_WIDE = re.compile(f"(?<=[{_WIDE}])\n(?=[{_WIDE}])")
 _LINE_END_AFTER_HYPHEN = re.compile(r"(?<=\w-)\n(?=\w)")
 _FALSE_LIGATURE = re.compile(f"(?:(?<=[{_WIDE}])|(?<![a-z])(?=f{{1,2}}[il]?[{_WIDE}]))(ff[il]|f[fil])(?![a-z])")
+_TEXT_KINDS = {"heading", "paragraph", "list_item"}
 _KEY_CHARS = 6
 _HEADING_CHARS = 120
 _HEADING_CANNOT_END_WITH = (",", ";", "-", "，", "、", "；")
@@ -64,10 +65,15 @@ def restore_ligatures(text: str, raw: str) -> str:
     flat = "".join(raw.split())
     out = parts[0]
     for found, after in zip(parts[1::2], parts[2::2], strict=True):
-        before_key, after_key = re.escape("".join(out.split())[-_KEY_CHARS:]), re.escape("".join(after.split())[:1])
+        before_key, after_key = _key("".join(out.split())[-_KEY_CHARS:]), _key("".join(after.split())[:1])
         origin = re.search(f"(?<={before_key})[^\\w\\s](?={after_key})", flat) if before_key else None
         out += (origin[0] if origin else found) + after
     return out
+
+
+def _key(text: str) -> str:
+    """A pattern for text of the raw page, where kreuzberg has not straightened the quotation marks."""
+    return re.escape(text).replace('"', '["“”]').replace("'", "['‘’]")
 
 
 def _blocks(nodes: Iterable[Node], raw_pages: Mapping[int, str]) -> Iterator[_Block]:
@@ -76,11 +82,9 @@ def _blocks(nodes: Iterable[Node], raw_pages: Mapping[int, str]) -> Iterator[_Bl
         content: Any = node["content"]
         page = node.get("page") or page
         kind = content["node_type"]
-        if kind == "list_item":
-            yield _Block("item", "", page, {"content": {**content, "text": running_text(content["text"])}})
-        elif kind in {"heading", "paragraph"}:
+        if kind in _TEXT_KINDS:
             if text := restore_ligatures(running_text(content["text"]), raw_pages.get(page, "")):
-                yield _Block(kind, text, page, node)
+                yield _Block(kind, text, page, {"content": {**content, "text": text}})
         elif kind not in {"group", "list", "page_break"}:
             yield _Block(kind, clean(content.get("text") or ""), page, node)
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from math import ceil
 from typing import IO, Self
 
@@ -60,13 +61,14 @@ class ParserProcess:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         stderr: IO[bytes],
-        max_reply_bytes: int,
+        options: ParsingOptions,
     ) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
         self._stderr = stderr
-        self._max_reply_bytes = max_reply_bytes
+        self._max_reply_bytes = options.max_text_chars * _BYTES_PER_CHAR * _OVERHEAD_FACTOR
+        self._memory_limit_mb = options.memory_limit_mb
         self.documents = 0
         self.rss_bytes = 0
 
@@ -82,12 +84,11 @@ class ParserProcess:
                 stdout=stderr,
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
-                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _SET,
+                env=parser_environment(os.environ),
             )
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours)
-        max_reply_bytes = options.max_text_chars * _BYTES_PER_CHAR * _OVERHEAD_FACTOR
-        parser = cls(process, reader, writer, stderr, max_reply_bytes)
+        parser = cls(process, reader, writer, stderr, options)
         try:
             async with asyncio.timeout(_READY_WITHIN_S):
                 await parser._receive()
@@ -151,9 +152,18 @@ class ParserProcess:
         if exit_code == MEMORY_EXIT_CODE or any(sign in last_words for sign in _OUT_OF_MEMORY_SIGNS):
             return ParserDied("memory_limit", "it needs more memory than a parser may take")
         if exit_code < 0:
-            return ParserDied("parser_crashed", f"its parser was ended by {signal.Signals(-exit_code).name}")
+            name = signal.Signals(-exit_code).name
+            hint = (
+                f" (so ends a parser that needs more than its {self._memory_limit_mb} MiB)" if name == "SIGABRT" else ""
+            )
+            return ParserDied("parser_crashed", f"its parser was ended by {name}{hint}")
         words = " ".join(last_words.decode("utf-8", "replace").split())[-300:]
         return ParserDied("parser_crashed", f"its parser ended with exit code {exit_code}: {words}")
+
+
+def parser_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """What a parser process may see of our environment, and what it needs besides."""
+    return {name: ours[name] for name in _PASSED_ON if name in ours} | _SET
 
 
 def _command(options: ParsingOptions, socket_fd: int) -> list[str]:

@@ -10,7 +10,6 @@ from penstock.pipeline.parsing.text import clean
 PAGE_MARKER = "\n\npenstockpage{page_num}sheet\n\n"
 """What kreuzberg sets at the start of a slide, whose blocks do not all carry a number."""
 _PAGE_MARK = re.compile(r"penstockpage(\d+)sheet")
-_BLANKS = re.compile(r"[ \t\u00a0\u3000]*\n[ \t\u00a0\u3000]*")
 
 Node = Mapping[str, Any]
 
@@ -27,19 +26,9 @@ def write_nodes(nodes: Iterable[Node], builder: TextBuilder) -> None:
             _WRITERS.get(content["node_type"], _write_text)(content, builder)
 
 
-def write_sheets(nodes: Iterable[Node], builder: TextBuilder) -> None:
-    """A workbook: each sheet begins with its name as a heading, and counts as a page."""
-    sheet = 0
-    for node in nodes:
-        if node["content"]["node_type"] == "heading":
-            sheet += 1
-            builder.page(sheet)
-        write_nodes([{"content": node["content"]}], builder)
-
-
 def node_text(content: Node) -> str:
     """The text of a node: clean, without blanks at the line ends."""
-    return _BLANKS.sub("\n", clean(content.get("text") or "")).strip()
+    return "\n".join(line.rstrip() for line in clean(content.get("text") or "").split("\n")).strip()
 
 
 def table_markdown(grid: Node) -> str:

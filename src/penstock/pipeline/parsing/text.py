@@ -16,6 +16,13 @@ _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028]")
 _PARAGRAPH_ENDS = re.compile("\u2029")
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
 _SAMPLE_BYTES = 256 * 1024
+MAX_HEADING_CHARS = 200
+
+
+def heading_text(text: str) -> str:
+    """A heading as one line of bounded length: it is repeated with every passage below it."""
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_HEADING_CHARS else line[: MAX_HEADING_CHARS - 1] + "…"
 
 
 def clean(text: str) -> str:
