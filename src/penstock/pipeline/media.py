@@ -93,12 +93,14 @@ def sniff(name: str, head: bytes, declared: str | None = None) -> str:
     file without a byte and `UnsupportedMedia` for one that cannot be read.
     """
     if not head:
-        raise InvalidInput(f"The file {_shown(name)} is empty (0 bytes). Send a file with content.", code="empty_file")
+        raise InvalidInput(
+            f"The file {shown_name(name)} is empty (0 bytes). Send a file with content.", code="empty_file"
+        )
     hint = EXTENSIONS.get(PurePath(name).suffix.lower()) or _plain_type(declared)
     found = _binary_type(head, hint) or _text_type(head, hint)
     if found is None:
         raise UnsupportedMedia(
-            f"The file {_shown(name)} is of a type that cannot be read. Supported: {SUPPORTED_NAMES}. Convert it first."
+            f"The file {shown_name(name)} is of a type that cannot be read. Supported: {SUPPORTED_NAMES}. Convert it first."
         )
     return found
 
@@ -170,6 +172,6 @@ def _zeros_are_regular(head: bytes) -> bool:
     return False
 
 
-def _shown(name: str) -> str:
-    """A file name fit for a message: quoted, and cut where it is long."""
+def shown_name(name: str) -> str:
+    """A file name fit for messages and logs: quoted, its control characters escaped, cut where it is long."""
     return repr(name if len(name) <= 100 else name[:97] + "...")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from penstock.errors import ParseError
+from penstock.errors import ParseError, Unavailable
+from penstock.pipeline.media import shown_name
 from penstock.pipeline.parsing.options import ParsingOptions
 from penstock.pipeline.parsing.process import ParserDied, ParserProcess
 from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument
@@ -45,6 +46,7 @@ class ParserPool:
         self._options = options or ParsingOptions()
         self._slots = [_Slot() for _ in range(self._options.processes)]
         self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
+        self._closed = False
         self.stats = PoolStats()
 
     async def __aenter__(self) -> Self:
@@ -55,6 +57,7 @@ class ParserPool:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._closed = True
         await asyncio.gather(*(self._empty(slot) for slot in self._slots))
 
     async def prewarm(self) -> None:
@@ -74,21 +77,21 @@ class ParserPool:
         Raises `ParseError`, with one of the codes `parse_failed`, `encrypted`, `archive_bomb`, `text_too_long`,
         `time_limit`, `memory_limit`, `parser_crashed`; `Unavailable` when no process can be started.
         """
-        reply = await self._ask(Request(name=name, media_type=media_type), data)
+        reply = await self._ask(name, Request(media_type=media_type), data)
         if reply.parsed is None:
             raise _no_answer(name)
         return reply.parsed
 
     async def parse_and_chunk(self, data: bytes, *, name: str, media_type: str, chunking: ChunkingRequest) -> Chunked:
         """The passages of a document; its text stays in the parser process. Raises as `parse` does."""
-        reply = await self._ask(Request(name=name, media_type=media_type, chunking=chunking), data)
+        reply = await self._ask(name, Request(media_type=media_type, chunking=chunking), data)
         if reply.chunked is None:
             raise _no_answer(name)
         return reply.chunked
 
-    async def _ask(self, request: Request, data: bytes) -> Reply:
+    async def _ask(self, name: str, request: Request, data: bytes) -> Reply:
         async with self._slot() as slot:
-            reply = await self._exchange(slot, request, data)
+            reply = await self._exchange(slot, name, request, data)
         self.stats.documents += 1
         if reply.problem is not None:
             raise ParseError(reply.problem.message, code=reply.problem.code)
@@ -102,7 +105,7 @@ class ParserPool:
         finally:
             self._free.put_nowait(slot)
 
-    async def _exchange(self, slot: _Slot, request: Request, data: bytes) -> Reply:
+    async def _exchange(self, slot: _Slot, name: str, request: Request, data: bytes) -> Reply:
         """One document through one process. A crash is held against the document only if it came in a fresh process."""
         while True:
             parser = await self._parser(slot)
@@ -114,22 +117,24 @@ class ParserPool:
                 await self._empty(slot)
                 self.stats.timed_out += 1
                 raise ParseError(
-                    f"{request.name} was not parsed within {self._options.time_limit_s:g} seconds. Split it, or raise "
+                    f"{shown_name(name)} was not parsed within {self._options.time_limit_s:g} seconds. Split it, or raise "
                     "time_limit_s of the parsing settings.",
                     code="time_limit",
                 ) from None
             except ParserDied as exc:
                 await self._empty(slot)
                 self.stats.crashed += 1
-                logger.warning("a parser process died of %s: %s", request.name, exc.reason)
+                logger.warning("a parser process died of %s: %s", shown_name(name), exc.reason)
                 if was_fresh:
-                    raise ParseError(f"{request.name} cannot be parsed: {exc.reason}.", code=exc.code) from exc
+                    raise ParseError(f"{shown_name(name)} cannot be parsed: {exc.reason}.", code=exc.code) from exc
             except BaseException:  # cancelled: nobody will read the answer, so the process is not to be used again
                 await self._empty(slot)
                 raise
 
     async def _parser(self, slot: _Slot) -> ParserProcess:
         """The slot's process, a fresh one if it has none or an old one."""
+        if self._closed:
+            raise Unavailable("The parser pool is closed.")
         if slot.parser is not None and self._is_worn(slot.parser):
             await self._empty(slot)
             self.stats.recycled += 1
@@ -153,4 +158,4 @@ class ParserPool:
 
 
 def _no_answer(name: str) -> ParseError:
-    return ParseError(f"{name} cannot be parsed: its parser gave no answer.", code="parser_crashed")
+    return ParseError(f"{shown_name(name)} cannot be parsed: its parser gave no answer.", code="parser_crashed")

@@ -77,27 +77,36 @@ class ParserProcess:
         """Returns when the process is ready for documents. Raises `Unavailable` when it does not get there."""
         ours, theirs = socket.socketpair()
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *_command(options, theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                pass_fds=[theirs.fileno()],
-                env=parser_environment(os.environ),
-            )
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *_command(options, theirs.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=stderr,
+                    stderr=stderr,
+                    pass_fds=[theirs.fileno()],
+                    env=parser_environment(os.environ),
+                )
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException as exc:
+            ours.close()
+            stderr.close()
+            if isinstance(exc, OSError):
+                raise Unavailable(f"A parser process could not be started: {exc}") from exc
+            raise
         parser = cls(process, reader, writer, stderr, options)
+        await parser._await_ready()
+        return parser
+
+    async def _await_ready(self) -> None:
         try:
             async with asyncio.timeout(_READY_WITHIN_S):
-                await parser._receive()
+                await self._receive()
         except BaseException as exc:
-            await parser.stop()
+            await self.stop()
             if isinstance(exc, ParserDied | TimeoutError):
                 raise Unavailable(f"A parser process did not start: {exc}") from exc
             raise
-        return parser
 
     @property
     def pid(self) -> int:

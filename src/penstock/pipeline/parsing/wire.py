@@ -19,7 +19,6 @@ REPLY_LENGTH = struct.Struct("<Q")
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One document. Without `chunking` the reply holds the parsed document itself."""
 
-    name: str
     media_type: str
     chunking: ChunkingRequest | None = None
 
