@@ -46,12 +46,12 @@ def docx(document_xml: bytes, extra: Iterable[tuple[str, bytes]] = ()) -> bytes:
 
 
 def declared_bomb() -> bytes:
-    return docx(DOCUMENT_XML % (b"", PARAGRAPH % b"A" * 4_000_000))
+    return docx(DOCUMENT_XML % (b"", PARAGRAPH % b"A" * 2_000_000))
 
 
 def lying_bomb() -> bytes:
-    """120 MB that its directory calls a thousand bytes."""
-    xml = DOCUMENT_XML % (b"", PARAGRAPH % b"A" * 4_000_000)
+    """60 MB that its directory calls a thousand bytes."""
+    xml = DOCUMENT_XML % (b"", PARAGRAPH % b"A" * 2_000_000)
     return docx(xml).replace(len(xml).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
 
 

@@ -100,7 +100,8 @@ def sniff(name: str, head: bytes, declared: str | None = None) -> str:
     found = _binary_type(head, hint) or _text_type(head, hint)
     if found is None:
         raise UnsupportedMedia(
-            f"The file {shown_name(name)} is of a type that cannot be read. Supported: {SUPPORTED_NAMES}. Convert it first."
+            f"The file {shown_name(name)} is of a type that cannot be read. Supported: {SUPPORTED_NAMES}. "
+            "Convert it first."
         )
     return found
 

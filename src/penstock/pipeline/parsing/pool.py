@@ -117,8 +117,8 @@ class ParserPool:
                 await self._empty(slot)
                 self.stats.timed_out += 1
                 raise ParseError(
-                    f"{shown_name(name)} was not parsed within {self._options.time_limit_s:g} seconds. Split it, or raise "
-                    "time_limit_s of the parsing settings.",
+                    f"{shown_name(name)} was not parsed within {self._options.time_limit_s:g} seconds. "
+                    "Split it, or raise time_limit_s of the parsing settings.",
                     code="time_limit",
                 ) from None
             except ParserDied as exc:
