@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from penstock.api.main import create_app
+from penstock.api.protocol import PatientProtocol
 from penstock.app import Services
 from penstock.blobs import open_blobs
 from penstock.errors import ProviderError
@@ -106,7 +107,8 @@ class Server:
     """A real server on a port of the system's choice. Its `url` is good while the context is open."""
 
     def __init__(self, app: FastAPI) -> None:
-        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, http=PatientProtocol, log_level="error", lifespan="off")
+        self._server = uvicorn.Server(config)
         self.port = 0
 
     @property

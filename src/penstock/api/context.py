@@ -7,15 +7,18 @@ import time
 from typing import Final
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.api.metrics import ApiMetrics
-from penstock.api.problems import unforeseen_problem
+from penstock.api.problems import CLIENT_GONE, problem_response, unforeseen_problem
+from penstock.api.protocol import MAX_HEAD_BYTES
 
 logger = logging.getLogger(__name__)
 
 _GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+MAX_HEADERS: Final = 128
+HEAD_TOO_LARGE: Final = "head_too_large"
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -45,7 +48,12 @@ class ContextMiddleware:
         started = time.perf_counter()
         self._metrics.in_progress.inc()
         try:
+            if _head_too_large(scope):
+                await _refuse_head(scope, receive, marked_send)
+                return
             await self._app(scope, receive, marked_send)
+        except ClientDisconnect:
+            status = CLIENT_GONE
         except Exception:
             logger.exception("Request %s failed unforeseen", request_id)
             if status:  # too late for another answer: let the server close the connection
@@ -61,6 +69,19 @@ class ContextMiddleware:
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(method, route).observe(seconds)
+
+
+def _head_too_large(scope: Scope) -> bool:
+    headers = scope["headers"]
+    return len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES
+
+
+async def _refuse_head(scope: Scope, receive: Receive, send: Send) -> None:
+    detail = f"A request may have {MAX_HEADERS} headers of {MAX_HEAD_BYTES:,} bytes together."
+    response = problem_response(
+        431, detail, code=HEAD_TOO_LARGE, request=Request(scope), headers={"connection": "close"}
+    )
+    await response(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

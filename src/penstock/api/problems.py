@@ -81,6 +81,9 @@ UNROUTED: Mapping[int, str] = {
     405: "This path does not take this method. The `Allow` header says which it takes.",
 }
 
+CLIENT_GONE = 499
+"""nginx's status for a client that left; nobody reads it but our metrics."""
+
 MEDIA_TYPE = "application/problem+json"
 
 

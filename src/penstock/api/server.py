@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from penstock.api.main import create_app
+from penstock.api.protocol import PatientProtocol
 from penstock.app import Services, open_services
 from penstock.app.lifeline import StopSignal
 from penstock.app.supervisor import listen
@@ -47,6 +48,7 @@ async def run_api(settings: Settings, *, fd: int | None, stop: StopSignal, start
         await refuse_open_door(services)
         config = uvicorn.Config(
             create_app(services),
+            http=PatientProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -16,9 +16,6 @@ from penstock.jobs.base import Enqueued
 from penstock.pipeline.requests import Kind, encode
 from penstock.types import Failure, Job, JobEvent, JobState, NewJob, Priority
 
-CLIENT_GONE: Final = 499
-"""nginx's status for a client that left; nobody reads it but our metrics."""
-
 GRACE_S: Final = 0.5
 """How much longer than its deadline a job is waited for, so that its own failure is what the caller sees."""
 

@@ -12,11 +12,12 @@ from penstock.api.answers import QuestionReply
 from penstock.api.auth import Caller, Reader
 from penstock.api.idempotency import IdempotencyKey
 from penstock.api.json_io import reply
+from penstock.api.problems import CLIENT_GONE
 from penstock.api.routing import BODY, StrictRoute, refusals
 from penstock.api.schemas import QuestionBody
 from penstock.api.sse import EventStream, event
 from penstock.api.state import ApiState, State
-from penstock.api.waiting import CLIENT_GONE, abandon, failed, interactive_job, submit, wait_attended, watch
+from penstock.api.waiting import abandon, failed, interactive_job, submit, wait_attended, watch
 from penstock.errors import TooLarge
 from penstock.jobs.base import Enqueued
 from penstock.pipeline.requests import Kind, QuestionRequest

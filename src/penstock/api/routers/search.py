@@ -7,10 +7,11 @@ from starlette.responses import Response
 from penstock.api.answers import SearchReply
 from penstock.api.auth import Reader
 from penstock.api.json_io import reply
+from penstock.api.problems import CLIENT_GONE
 from penstock.api.routing import BODY, StrictRoute, refusals
 from penstock.api.schemas import SearchBody
 from penstock.api.state import State
-from penstock.api.waiting import CLIENT_GONE, GRACE_S, failed, interactive_job, submit, too_late, wait_attended
+from penstock.api.waiting import GRACE_S, failed, interactive_job, submit, too_late, wait_attended
 from penstock.errors import TooLarge
 from penstock.pipeline.requests import Kind, SearchRequest
 from penstock.types import JobState
