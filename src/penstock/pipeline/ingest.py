@@ -6,7 +6,6 @@ deleted or replaced the document meanwhile.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,8 @@ from penstock.pipeline.passages import passage_text
 from penstock.stores.base import IndexRow, IndexStore
 from penstock.types import JSON, Chunk, Collection, DocumentStatus
 
-logger = logging.getLogger(__name__)
+SPECIAL_TOKENS = 2
+"""What a BERT-like model adds to each text: a mark at its start and one at its end."""
 
 ReportProgress = Callable[[str, int, int], Awaitable[None]]
 """(stage, done, total)"""
@@ -110,7 +110,7 @@ class Ingestor:
                 media_type=work.media_type,
                 chunking=ChunkingRequest(
                     chunker=options.chunker,
-                    tokens=min(options.chunk_tokens, embedder.info.max_tokens),
+                    tokens=min(options.chunk_tokens, embedder.info.max_tokens - SPECIAL_TOKENS),
                     overlap=options.chunk_overlap,
                     tokenizer_file=str(embedder.tokenizer_file),
                 ),
