@@ -16,7 +16,7 @@ from penstock.types import CollectionOptions
 
 
 def _colour(conn: Connection) -> None:
-    conn.exec_driver_sql("ALTER TABLE collections ADD COLUMN colour TEXT NOT NULL DEFAULT 'blue'")
+    conn.exec_driver_sql("ALTER TABLE ledger_collections ADD COLUMN colour TEXT NOT NULL DEFAULT 'blue'")
 
 
 def _breaks(conn: Connection) -> None:
@@ -42,7 +42,7 @@ def version(path: Path) -> int:
 def columns(path: Path) -> set[str]:
     engine = create_engine(f"sqlite:///{path}")
     try:
-        return {column["name"] for column in inspect(engine).get_columns("collections")}
+        return {column["name"] for column in inspect(engine).get_columns("ledger_collections")}
     finally:
         engine.dispose()
 

@@ -18,7 +18,7 @@ class Database(ABC):
     transaction that they shared), so it must have no effect but on its connection."""
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs it on one snapshot."""
+        """Runs it on what is committed; what it does to the database is not kept."""
         with _text_checked():
             return await self._read(lambda conn: function(conn, *args, **kwargs))
 

@@ -4,6 +4,7 @@
 
 A chunk is visible when its version is its document's `searchable_version_id`; deleting a document clears that column,
 so no reader has to ask for more. Deleted rows stay as tombstones until the index has forgotten them (`purge`).
+All names begin with `ledger_`, for on a server the database may be shared with other things.
 """
 
 from enum import IntEnum
@@ -41,7 +42,7 @@ class Purge(IntEnum):
 ledger_schema = Table("ledger_schema", metadata, Column("version", Integer, nullable=False))
 
 collections = Table(
-    "collections",
+    "ledger_collections",
     metadata,
     Column("id", _Key, primary_key=True),
     Column("tenant", _Key, nullable=False),
@@ -55,7 +56,7 @@ collections = Table(
 )
 _living_collection = collections.c.deleted_at.is_(None)
 Index(
-    "collections_by_name",
+    "ledger_collections_by_name",
     collections.c.tenant,
     collections.c.name,
     unique=True,
@@ -64,11 +65,11 @@ Index(
 )
 
 documents = Table(
-    "documents",
+    "ledger_documents",
     metadata,
     Column("id", _Key, primary_key=True),
     Column("tenant", _Key, nullable=False),
-    Column("collection_id", _Key, ForeignKey("collections.id"), nullable=False),
+    Column("collection_id", _Key, ForeignKey("ledger_collections.id"), nullable=False),
     Column("name", _Key, nullable=False),
     Column("status", _Key, nullable=False),
     Column("version", Integer, nullable=False),
@@ -80,22 +81,22 @@ documents = Table(
 )
 _living_document = documents.c.deleted_at.is_(None)
 Index(
-    "documents_by_name",
+    "ledger_documents_by_name",
     documents.c.collection_id,
     documents.c.name,
     unique=True,
     sqlite_where=_living_document,
     postgresql_where=_living_document,
 )
-Index("documents_by_tenant", documents.c.tenant, documents.c.id)
-Index("documents_by_collection", documents.c.collection_id, documents.c.id)
-Index("documents_by_status", documents.c.collection_id, documents.c.status, documents.c.id)
+Index("ledger_documents_by_tenant", documents.c.tenant, documents.c.id)
+Index("ledger_documents_by_collection", documents.c.collection_id, documents.c.id)
+Index("ledger_documents_by_status", documents.c.collection_id, documents.c.status, documents.c.id)
 
 versions = Table(
-    "versions",
+    "ledger_versions",
     metadata,
     Column("id", _Key, primary_key=True),
-    Column("document_id", _Key, ForeignKey("documents.id"), nullable=False),
+    Column("document_id", _Key, ForeignKey("ledger_documents.id"), nullable=False),
     Column("number", Integer, nullable=False),
     Column("sha256", _Key, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
@@ -112,16 +113,22 @@ versions = Table(
 )
 _pending = versions.c.status == "pending"
 _to_purge = versions.c.purge > 0
-Index("versions_by_sha256", versions.c.sha256)
-Index("versions_pending", versions.c.id, sqlite_where=_pending, postgresql_where=_pending)
-Index("versions_to_purge", versions.c.purge, versions.c.updated_at, sqlite_where=_to_purge, postgresql_where=_to_purge)
+Index("ledger_versions_by_sha256", versions.c.sha256)
+Index("ledger_versions_pending", versions.c.id, sqlite_where=_pending, postgresql_where=_pending)
+Index(
+    "ledger_versions_to_purge",
+    versions.c.purge,
+    versions.c.updated_at,
+    sqlite_where=_to_purge,
+    postgresql_where=_to_purge,
+)
 
 chunks = Table(
-    "chunks",
+    "ledger_chunks",
     metadata,
     Column("collection_id", _Key, primary_key=True),
     Column("id", _Key, primary_key=True),
-    Column("version_id", _Key, ForeignKey("versions.id"), nullable=False),
+    Column("version_id", _Key, ForeignKey("ledger_versions.id"), nullable=False),
     Column("position", Integer, nullable=False),
     Column("text", Text, nullable=False),
     Column("start", Integer, nullable=False),
@@ -133,7 +140,7 @@ chunks = Table(
 )
 
 api_keys = Table(
-    "api_keys",
+    "ledger_api_keys",
     metadata,
     Column("id", _Key, primary_key=True),
     Column("tenant", _Key, nullable=False),
