@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.output import CollectionName, Json, Url, exit_codes, one_line, print_json, say
+from penstock.cli.output import CollectionName, Json, Url, exit_codes, one_line, print_json, say, timings
 from penstock.client import Client
 from penstock.types import Answer, Citation
 
@@ -57,5 +57,4 @@ def citation_lines(citations: Sequence[Citation]) -> list[str]:
 
 
 def timing_line(answer: Answer) -> str:
-    stages = "  ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer.timings_ms.items())
-    return f"{answer.model}{' (cached)' if answer.cached else ''}  {stages}"
+    return f"{answer.model}{' (cached)' if answer.cached else ''}  {timings(answer.timings_ms)}"

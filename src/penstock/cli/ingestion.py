@@ -59,11 +59,19 @@ class Report:
 class Ingestion:
     """One run. `show` is told of every step; `accepted` is what the server has promised to ingest so far."""
 
-    def __init__(self, client: AsyncClient, collection: str, show: Callable[[State], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        collection: str,
+        show: Callable[[State], None] = lambda _: None,
+        *,
+        longest_look_s: float = LONGEST_LOOK_S,
+    ) -> None:
         self.accepted: dict[str, AcceptedDocument] = {}
         self._client = client
         self._collection = collection
         self._show = show
+        self._longest_look_s = longest_look_s
         self._pending: set[str] = set()
         self._unfit: list[Unfit] = []
         self._state = State(total=0)
@@ -135,7 +143,7 @@ class Ingestion:
             await asyncio.sleep(pause_s)
             started = time.monotonic()
             await self._look()
-            pause_s = max(min(2 * pause_s, LONGEST_LOOK_S), (time.monotonic() - started) / LOOK_SHARE)
+            pause_s = max(min(2 * pause_s, self._longest_look_s), (time.monotonic() - started) / LOOK_SHARE)
 
     async def _look(self) -> None:
         before = set(self._pending)

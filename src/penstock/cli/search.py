@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from penstock.cli.output import CollectionName, Json, Url, exit_codes, one_line, print_json, say
+from penstock.cli.output import CollectionName, Json, Url, exit_codes, one_line, print_json, say, timings
 from penstock.client import Client
 from penstock.types import Hit
+
+SHOWN_CHARS = 400
 
 
 def search(
@@ -26,10 +28,15 @@ def search(
             print_json(result)
             return
         for number, hit in enumerate(result.hits, 1):
-            typer.echo(f"{number}. {hit.score:.3f} {place(hit)}\n   {one_line(hit.chunk.text)}\n")
+            typer.echo(f"{number}. {hit.score:.3f} {place(hit)}\n   {shortened(one_line(hit.chunk.text))}\n")
         if not result.hits:
             say(f"Nothing found in the collection {collection!r}.")
-        say("  ".join(f"{stage} {ms:.1f} ms" for stage, ms in result.timings_ms.items()))
+        say(timings(result.timings_ms))
+
+
+def shortened(text: str) -> str:
+    """The JSON has the whole of it."""
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 def place(hit: Hit) -> str:
