@@ -1,24 +1,109 @@
-"""One score from two lanes."""
+"""One score from two lanes, weighted question by question by how much each lane stands out.
+
+Both lanes are read as log-odds that a row is the one asked for. BM25 is a sum of such terms already (Robertson and
+Zaragoza 2009); a cosine becomes one when it is set against the collection, in standard deviations above the mean of
+this question's cosines:
+
+    text  = TEXT_SCALE · BM25                          dense = DENSE_SCALE · trust · (cosine - mean) / std
+
+Nothing is scaled to a lane's own best, so a lane in which one row stands far above the rest moves the sum, and a lane
+that says the same of all rows does not. The ranking is by the mixture
+
+    share = ½ · softmax(dense + text) + ¼ · (trust · softmax(dense) + softmax(TEXT_ALONE · text))
+
+over the candidates: the product of both lanes, which is right when both know something, and a part for each lane alone,
+so that what one lane is sure of stays in the list when the other has never heard of it.
+
+`trust` in [0, 1] is how far the embedding model can be believed for this question, a product of
+- known: the share of the question's tokens that are in the model's vocabulary, as max(0, 2 · known - 1)². A model that
+  reads half of a question as [UNK] (MiniLM and Chinese) has guessed the rest.
+- standing out: by how many standard deviations the best cosine is above the best of n random draws from a normal
+  distribution (Blom 1958), within [MIN_STANDOUT, 1]. A best that is no better than luck has a tenth of its weight.
+
+The constants were chosen on the even-numbered questions of SQuAD dev and CMRC+DRCD: on these corpora whole, without
+titles, mixed, and cut to samples of 5 to 1,500 passages, also with a part of the question's words replaced for the
+full-text lane. The odd-numbered questions confirm them. They lie on a plateau: a third more or less of any one moves
+hit@1 by less than a point.
+"""
 
 import math
+from statistics import NormalDist
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from penstock.stores.base import Candidate, LaneHits
 
+Mode: TypeAlias = Literal["fused", "dense", "fulltext"]
+Floats: TypeAlias = NDArray[np.float64]
 
-def fuse(hits: LaneHits) -> list[tuple[float, Candidate]]:
-    """Candidates with their fused score in [0, 1], best first."""
-    scored = [(_logistic(_dense_z(hits, one) + _text_z(hits, one)), one) for one in hits.candidates]
-    return sorted(scored, key=lambda pair: (-pair[0], pair[1].chunk_id))
+TEXT_SCALE = 0.3
+DENSE_SCALE = 2.0
+TEXT_ALONE = 2 / 3
+MIN_STANDOUT = 0.1
+
+# Confidence that the best row answers the question at all: a logistic regression over its share and its cosine, of
+# answerable questions against the same questions put to collections without the answer (1 to 10,000 passages). Cosines
+# of the sentence-transformers family are assumed: related texts around ½, unrelated ones around 0.
+CONFIDENCE_SHARE = 5.2
+CONFIDENCE_COSINE = 6.6
+CONFIDENCE_BIAS = -6.05
+NEUTRAL_COSINE = 0.5
 
 
-def _dense_z(hits: LaneHits, one: Candidate) -> float:
-    return 0.0 if one.dense is None or not hits.dense_std else (one.dense - hits.dense_mean) / hits.dense_std
+def fuse(hits: LaneHits, *, mode: Mode = "fused", known: float = 1.0) -> list[tuple[float, Candidate]]:
+    """Candidates with their score in [0, 1], best first.
+
+    The best one's score estimates how likely it answers the question, comparable between questions and collections; the
+    others' fall with the square root of their share of it. `known`: see the module's docstring.
+    """
+    if not hits.candidates:
+        return []
+    readable = max(0.0, 2 * known - 1) ** 2 if mode == "fused" else float(mode == "dense")
+    text = TEXT_SCALE * _column(hits, "fulltext") * (mode != "dense")
+    dense = DENSE_SCALE * _standard(hits) * (mode != "fulltext")
+    if mode == "fused":
+        trust = readable * _standout(hits)
+        dense *= trust
+        share = 0.5 * _softmax(dense + text) + 0.25 * (trust * _softmax(dense) + _softmax(TEXT_ALONE * text))
+        share /= share.sum()
+    else:
+        share = _softmax(dense + text)
+    order = sorted(range(len(share)), key=lambda i: (-share[i], hits.candidates[i].chunk_id))
+    best = order[0]
+    cosine = readable * (hits.candidates[best].dense or 0.0) + (1 - readable) * NEUTRAL_COSINE
+    confidence = _confidence(float(share[best]), float(dense[best] + text[best]), cosine)
+    return [(confidence * math.sqrt(share[i] / share[best]), hits.candidates[i]) for i in order]
 
 
-def _text_z(hits: LaneHits, one: Candidate) -> float:
-    best = max((c.fulltext or 0.0 for c in hits.candidates), default=0.0)
-    return 5 * (one.fulltext or 0.0) / best if best else 0.0
+def _column(hits: LaneHits, name: Literal["dense", "fulltext"]) -> Floats:
+    return np.array([getattr(one, name) or 0.0 for one in hits.candidates], np.float64)
+
+
+def _standard(hits: LaneHits) -> Floats:
+    """Each candidate's cosine in standard deviations above the collection's mean; zeros where these are unknown."""
+    if hits.dense_std <= 0:
+        return np.zeros(len(hits.candidates))
+    return (_column(hits, "dense") - hits.dense_mean) / hits.dense_std
+
+
+def _standout(hits: LaneHits) -> float:
+    luck = NormalDist().inv_cdf((hits.rows - 0.375) / (hits.rows + 0.25))
+    return min(1.0, max(MIN_STANDOUT, float(_standard(hits).max()) - luck))
+
+
+def _softmax(odds: Floats) -> Floats:
+    weights: Floats = np.exp(odds - odds.max())
+    weights /= weights.sum()
+    return weights
+
+
+def _confidence(share: float, odds: float, cosine: float) -> float:
+    """`share` is taken against one candidate more, "none of these", whose log-odds are 0."""
+    share *= _logistic(odds)
+    return _logistic(CONFIDENCE_SHARE * share + CONFIDENCE_COSINE * cosine + CONFIDENCE_BIAS)
 
 
 def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-(x - 5)))
+    return 1 / (1 + math.exp(-x))

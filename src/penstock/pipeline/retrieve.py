@@ -3,22 +3,20 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from penstock.errors import InvalidInput
 from penstock.filters import Filter, parse_filter
 from penstock.ledger.base import Found, Ledger
-from penstock.models.base import Lane, Role
+from penstock.models.base import Embedder, Lane, Role
 from penstock.models.pool import ModelPool
-from penstock.pipeline.fusion import fuse
-from penstock.stores.base import Candidate, IndexQuery, IndexStore, LaneHits, Vector
+from penstock.pipeline.fusion import Mode, fuse
+from penstock.stores.base import Candidate, IndexQuery, IndexStore, Vector
 from penstock.types import JSON, Collection, Hit
-
-Mode: TypeAlias = Literal["fused", "dense", "fulltext"]
 
 LANE_CANDIDATES = 100
 """How many rows each lane hands to the fusion: far more than are shown, so that a good second in both is not missed."""
 MAX_CANDIDATES = 1_600
+UNKNOWN_TOKENS = frozenset({"[UNK]", "<unk>"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +25,16 @@ class Retrieved:
 
     hits: Sequence[Hit]
     timings_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A question as the lanes need it; `known` is what `known_share` says."""
+
+    text: str
+    mode: Mode
+    vector: Vector | None = None
+    known: float = 1.0
 
 
 class Retriever:
@@ -54,26 +62,30 @@ class Retriever:
         if not query.strip():
             raise InvalidInput("The question is empty")
         started = time.perf_counter()
-        vector = None if mode == "fulltext" else await self._embed(collection, query)
+        question = await self._read(collection, query, mode)
         embedded = time.perf_counter()
-        hits = await self._find(collection, query, vector, limit, mode, where)
+        hits = await self._find(collection, question, limit, where)
         done = time.perf_counter()
         timings_ms = {"embed": (embedded - started) * 1000, "retrieve": (done - embedded) * 1000}
         return Retrieved(hits=hits, timings_ms=timings_ms)
 
-    async def _embed(self, collection: Collection, query: str) -> Vector:
+    async def _read(self, collection: Collection, query: str, mode: Mode) -> _Question:
+        if mode == "fulltext":
+            return _Question(query, mode)
         embedder = await self._pool.embedder(collection.options.embedding_model)
-        return (await embedder.embed([query], role=Role.QUERY, lane=Lane.INTERACTIVE))[0]
+        vectors = await embedder.embed([query], role=Role.QUERY, lane=Lane.INTERACTIVE)
+        return _Question(query, mode, vectors[0], known_share(embedder, query))
 
-    async def _find(
-        self, collection: Collection, query: str, vector: Vector | None, limit: int, mode: Mode, where: Filter | None
-    ) -> list[Hit]:
+    async def _find(self, collection: Collection, question: _Question, limit: int, where: Filter | None) -> list[Hit]:
         """Looks deeper when what was found is no longer visible: the index keeps old versions until the next purge."""
         k = max(LANE_CANDIDATES, 2 * limit)
+        text = None if question.mode == "dense" else question.text
         while True:
-            text = None if mode == "dense" else query
-            found = await self._index.search(collection.id, IndexQuery(k=k, vector=vector, text=text, filter=where))
-            hits = await self._visible(collection, rank(found, mode), limit)
+            found = await self._index.search(
+                collection.id, IndexQuery(k=k, vector=question.vector, text=text, filter=where)
+            )
+            ranked = fuse(found, mode=question.mode, known=question.known)
+            hits = await self._visible(collection, ranked, limit)
             if len(hits) >= limit or len(found.candidates) < k or k >= MAX_CANDIDATES:
                 return hits
             k *= 4
@@ -92,14 +104,11 @@ class Retriever:
         return _prefer_distinct(hits, limit)
 
 
-def rank(found: LaneHits, mode: Mode) -> list[tuple[float, Candidate]]:
-    """Candidates with their score in [0, 1], best first."""
-    if mode == "fused":
-        return fuse(found)
-    raw = [((one.dense if mode == "dense" else one.fulltext) or 0.0, one) for one in found.candidates]
-    best = max((score for score, _ in raw), default=0.0) if mode == "fulltext" else 1.0
-    scored = [(min(1.0, max(0.0, score / best)), one) for score, one in raw if score > 0]
-    return sorted(scored, key=lambda pair: (-pair[0], pair[1].chunk_id))
+def known_share(embedder: Embedder, query: str) -> float:
+    """The share of the question's tokens that the embedding model's vocabulary has: 0 none, 1 all."""
+    tokens = embedder.tokenizer.encode(query, add_special_tokens=False).tokens
+    unknown = sum(token in UNKNOWN_TOKENS for token in tokens)
+    return 1 - unknown / max(len(tokens), 1)
 
 
 def _hit(found: Found, score: float, one: Candidate) -> Hit:
