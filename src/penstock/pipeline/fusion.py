@@ -15,8 +15,8 @@ over the candidates: the product of both lanes, which is right when both know so
 so that what one lane is sure of stays in the list when the other has never heard of it.
 
 `trust` in [0, 1] is how far the embedding model can be believed for this question, a product of
-- known: the share of the question's tokens that are in the model's vocabulary, as max(0, 2 · known - 1)². A model that
-  reads half of a question as [UNK] (MiniLM and Chinese) has guessed the rest.
+- known: the share of the question's tokens that are in the model's vocabulary, as max(0, 3 · known - 2). A model that
+  reads a third of a question as [UNK] (MiniLM and Chinese) has guessed the rest.
 - standing out: by how many standard deviations the best cosine is above the best of n random draws from a normal
   distribution (Blom 1958), within [MIN_STANDOUT, 1]. A best that is no better than luck has a tenth of its weight.
 
@@ -60,7 +60,7 @@ def fuse(hits: LaneHits, *, mode: Mode = "fused", known: float = 1.0) -> list[tu
     """
     if not hits.candidates:
         return []
-    readable = max(0.0, 2 * known - 1) ** 2 if mode == "fused" else float(mode == "dense")
+    readable = max(0.0, 3 * known - 2) if mode == "fused" else float(mode == "dense")
     text = TEXT_SCALE * _column(hits, "fulltext") * (mode != "dense")
     dense = DENSE_SCALE * _standard(hits) * (mode != "fulltext")
     if mode == "fused":
