@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event
@@ -18,7 +19,7 @@ from penstock.errors import DataError, StorageFull, Unavailable
 from penstock.ledger import Ledger, open_ledger, sqlite
 from penstock.ledger.base import NewVersion
 from penstock.ledger.sql import SqlLedger
-from penstock.types import CollectionOptions
+from penstock.types import Chunk, CollectionOptions, DocumentStatus, Failure
 
 Upload = Callable[..., NewVersion]
 
@@ -251,3 +252,65 @@ async def test_closing_waits_for_what_was_begun(path: Path, upload: Upload) -> N
     await ledger.close()
     await asyncio.gather(*tasks)
     assert await count(path) == 100
+
+
+# --- speed that does not fade
+
+
+async def test_no_operation_reads_a_whole_table(path: Path, upload: Upload, pieces: Callable[..., list[Chunk]]) -> None:
+    """Every statement of a document's life is explained by SQLite; only the few collections may be gone through."""
+    statements: dict[str, Any] = {}
+
+    def executing(*arguments: Any) -> None:
+        _, _, statement, parameters, _, many = arguments
+        statements[statement] = parameters[0] if many else parameters
+
+    async with at(path) as ledger:
+        event.listen(Engine, "before_cursor_execute", executing)
+        try:
+            await _live(ledger, upload, pieces)
+        finally:
+            event.remove(Engine, "before_cursor_execute", executing)
+    with closing(sqlite3.connect(path)) as connection:
+        plans = {
+            statement: [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+            for statement, parameters in statements.items()
+            if statement.startswith(("SELECT", "UPDATE", "DELETE"))
+        }
+    assert len(plans) > 30
+    scans = {statement: plan for statement, plan in plans.items() if any(_is_scan(step) for step in plan)}
+    assert scans == {}
+
+
+def _is_scan(step: str) -> bool:
+    return step.startswith("SCAN ledger_") and not step.startswith(("SCAN ledger_collections", "SCAN ledger_schema"))
+
+
+async def _live(ledger: Ledger, upload: Upload, pieces: Callable[..., list[Chunk]]) -> None:
+    collection = await ledger.create_collection("acme", "docs", CollectionOptions())
+    for content in "12":
+        [accepted] = await ledger.accept("acme", "docs", [upload(content=content)])
+        document = accepted.document
+        await ledger.finish_version(document.version_id, pieces(document), pages=1)
+    [failing] = await ledger.accept("acme", "docs", [upload("b")])
+    await ledger.fail_version(failing.document.version_id, Failure(code="x", message="x"))
+    await ledger.reopen_version(failing.document.version_id, "job")
+    await ledger.cancel_version(failing.document.version_id)
+    await ledger.accept("acme", "docs", [upload("b", "2")])
+    await ledger.get_version(document.version_id)
+    await ledger.get_document("acme", document.id)
+    await ledger.list_documents("acme", cursor=document.id)
+    await ledger.list_documents("acme", "docs", cursor=document.id)
+    await ledger.list_documents("acme", "docs", frozenset({DocumentStatus.FAILED}))
+    await ledger.list_documents("acme", "docs", name="b")
+    await ledger.list_chunks("acme", document.id)
+    await ledger.pending_versions()
+    await ledger.get_chunks(collection.id, [chunk.id for chunk in pieces(document)])
+    await ledger.scan_chunks(collection.id)
+    await ledger.live_blobs(["1" * 64])
+    await ledger.delete_document("acme", document.id)
+    await ledger.forget([one.version_id for one in await ledger.garbage()])
+    await ledger.delete_collection("acme", "docs")
+    key, secret = await ledger.create_api_key("acme", "ci", [])
+    await ledger.find_api_key(secret)
+    await ledger.revoke_api_key(key.id)

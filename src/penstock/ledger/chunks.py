@@ -22,8 +22,7 @@ _VISIBLE = (
         versions.c.metadata,
     )
     .join(versions, versions.c.id == chunks.c.version_id)
-    .join(documents, documents.c.id == versions.c.document_id)
-    .where(documents.c.searchable_version_id == chunks.c.version_id)
+    .join(documents, documents.c.searchable_version_id == chunks.c.version_id)
 )
 _BY_IDS = _VISIBLE.where(
     chunks.c.collection_id == bindparam("collection_id"), chunks.c.id.in_(bindparam("ids", expanding=True))

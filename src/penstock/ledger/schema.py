@@ -90,6 +90,7 @@ Index(
 )
 Index("ledger_documents_by_tenant", documents.c.tenant, documents.c.id)
 Index("ledger_documents_by_collection", documents.c.collection_id, documents.c.id)
+Index("ledger_documents_by_searchable_version", documents.c.searchable_version_id, unique=True)
 Index("ledger_documents_by_status", documents.c.collection_id, documents.c.status, documents.c.id)
 
 versions = Table(
