@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.jobs.records import JobFilter
 from penstock.jobs.rules import Row
-from penstock.types import Job
+from penstock.types import Job, JobState
 
 T = TypeVar("T")
 
@@ -26,6 +26,9 @@ JOB = """json_object(
     'time_limit_s', time_limit_s, 'result_ttl_s', result_ttl_s)"""
 _ROW = """json_array(id, state, priority, tenant, size_bytes, attempt, excused, max_attempts,
     json(iif(cancel, 'true', 'false')), json(failures), run_at, started_at, result_ttl_s, deadline)"""
+
+
+_DEAD = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 
 def decode(text: str, kind: type[T]) -> T:
@@ -57,8 +60,12 @@ def rows(cx: sqlite3.Connection, condition: str, arguments: Sequence[Any]) -> li
 def condition(where: JobFilter) -> tuple[str, list[Any]]:
     """A filter as SQL. States are spelt out, so that the partial indexes can serve them."""
     terms, arguments = ["1"], []
-    if where.states:
+    if len(where.states) == 1:
+        terms.append(f"state = '{next(iter(where.states)).value}'")
+    elif where.states:
         terms.append("state IN (" + ", ".join(f"'{state.value}'" for state in sorted(where.states)) + ")")
+    if where.states and where.states <= _DEAD:
+        terms.append("state IN ('failed', 'cancelled')")  # word for word the condition of the index job_dead
     for column, value in (("tenant", where.tenant), ("subject", where.subject)):
         if value is not None:
             terms.append(f"{column} = ?")

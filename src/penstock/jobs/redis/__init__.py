@@ -1,0 +1,1 @@
+"""Jobs in Redis, shared by the processes of many machines."""
