@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -92,15 +92,21 @@ async def _ingest(context: JobContext) -> JSON:
     return {"chunks": 0, "pages": 0}
 
 
-@pytest.fixture
-async def worker(services: Services) -> AsyncIterator[Worker]:
-    """A ready worker with handlers that do little."""
+@asynccontextmanager
+async def _working(services: Services) -> AsyncIterator[Worker]:
     handlers: Mapping[str, Handler] = {Kind.SEARCH: _search, Kind.QUESTION: _question, Kind.INGEST: _ingest}
     running = Worker(services.jobs, handlers, WorkerOptions(grace_s=0.1))
     async with asyncio.TaskGroup() as group:
         group.create_task(running.run())
         yield running
         running.stop()
+
+
+@pytest.fixture
+async def worker(services: Services) -> AsyncIterator[Worker]:
+    """A worker with handlers that do little."""
+    async with _working(services) as running:
+        yield running
 
 
 class Server:
@@ -135,3 +141,18 @@ class Server:
 async def server(app: FastAPI) -> AsyncIterator[Server]:
     async with Server(app) as running:
         yield running
+
+
+@asynccontextmanager
+async def _serving(data_dir: Path) -> AsyncIterator[tuple[Services, str]]:
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(open_services(data_dir, max_wait_s=1.0))
+        await stack.enter_async_context(_working(services))
+        server = await stack.enter_async_context(Server(create_app(services)))
+        yield services, server.url
+
+
+@pytest.fixture
+def serving() -> Callable[[Path], Any]:
+    """Opens services with a worker and a real server: `async with serving(folder) as (services, url)`."""
+    return _serving

@@ -131,7 +131,7 @@ async def test_hits_come_in_the_same_call(client: httpx.AsyncClient, worker: Wor
 
 
 async def test_a_search_without_a_worker_says_so(services: Services, client: httpx.AsyncClient) -> None:
-    found = await client.post("/v1/search", json={"query": "escape route", "timeout_s": 0.05})
+    found = await client.post("/v1/search", json={"query": "escape route", "timeout_s": 0.1})
     assert (found.status_code, found.json()["code"]) == (503, "unavailable")
     assert int(found.headers["retry-after"]) >= 1
     (job,) = (await services.jobs.list(JobFilter())).jobs

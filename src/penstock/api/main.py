@@ -13,7 +13,7 @@ import penstock
 from penstock.api.auth import OPEN_PATHS, AuthMiddleware
 from penstock.api.body import BodyLimitMiddleware, EarlyReplyMiddleware
 from penstock.api.context import ContextMiddleware
-from penstock.api.problems import http_problem, penstock_problem, validation_problem
+from penstock.api.problems import Problem, http_problem, penstock_problem, validation_problem
 from penstock.api.routers import collections, documents, health, jobs, legacy, questions, queues, search, workers
 from penstock.api.schemas import DocumentsUpload
 from penstock.api.state import ApiState, make_state
@@ -85,14 +85,14 @@ def _build_routes(app: FastAPI) -> None:
 
 
 def _document(app: FastAPI) -> None:
-    """Adds to the OpenAPI document what the framework does not see: bodies that are read by hand, and the keys."""
+    """Adds to the OpenAPI document what the framework does not see: what is read or written by hand, and the keys."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = made()
             _, definitions = models_json_schema(
-                [(DocumentsUpload, "validation")], ref_template="#/components/schemas/{model}"
+                [(DocumentsUpload, "validation"), (Problem, "validation")], ref_template="#/components/schemas/{model}"
             )
             document["components"]["schemas"] |= definitions["$defs"]
             document["components"]["securitySchemes"] = {

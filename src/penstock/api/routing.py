@@ -56,10 +56,19 @@ def media_type_of(request: Request) -> str:
 def refusals(*statuses: int) -> Responses:
     """The documentation of a route's refusals: those of every route, and its own."""
     everywhere = {401, 403, 422, 429, 500, 503}
-    return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in sorted(everywhere | set(statuses))}
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
+    return {status: {"content": content} for status in sorted(everywhere | set(statuses))}
 
+
+EVENTS = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in ("event", "data", "id")},
+        }
+    }
+}
+"""The documentation of an event stream; `data` is JSON."""
 
 BODY = (400, 408, 413, 415)
 """What a route with a body may refuse besides."""
-
-__all__ = ["BODY", "Responses", "StrictRoute", "media_type_of", "refusals", "require_json"]

@@ -61,7 +61,7 @@ Text = Annotated[str, AfterValidator(_sane_text)]
 CollectionName = Annotated[str, Field(DEFAULT_COLLECTION, min_length=1, max_length=64)]
 Timeout = Annotated[
     float | None,
-    Field(None, gt=0, le=3600, description="Seconds after which the answer is of no use: the job fails then."),
+    Field(None, ge=0.1, le=3600, description="Seconds after which the answer is of no use: the job fails then."),
 ]
 PriorityField = Annotated[Priority, Field(strict=False)]
 StateField = Annotated[JobState, Field(strict=False)]

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from penstock.api.answers import Jobs, JobsChanged
 from penstock.api.auth import Caller, Reader, Writer
 from penstock.api.json_io import reply
-from penstock.api.routing import BODY, StrictRoute, refusals
+from penstock.api.routing import BODY, EVENTS, StrictRoute, refusals
 from penstock.api.schemas import JobsSelection
 from penstock.api.sse import EventStream, event
 from penstock.api.state import ApiState, State
@@ -82,7 +82,7 @@ async def get_job(job_id: str, state: State, caller: Reader) -> Response:
     | {
         200: {
             "description": "Server-sent events: `state`, `progress`, `delta`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": EVENTS,
         },
         204: {"description": "The job has ended and there is nothing more to tell: do not connect again."},
     },

@@ -13,7 +13,7 @@ from penstock.api.auth import Caller, Reader
 from penstock.api.idempotency import IdempotencyKey
 from penstock.api.json_io import reply
 from penstock.api.problems import CLIENT_GONE
-from penstock.api.routing import BODY, StrictRoute, refusals
+from penstock.api.routing import BODY, EVENTS, StrictRoute, refusals
 from penstock.api.schemas import QuestionBody
 from penstock.api.sse import EventStream, event
 from penstock.api.state import ApiState, State
@@ -39,7 +39,7 @@ TIMEOUT_S = 300.0
             "model": QuestionReply,
             "description": "The answer; with `stream`, events: `progress`, `delta` (`text`), at the end `answer` or "
             "`error`. Every event has the id that `/v1/jobs/{id}/events` resumes from.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": EVENTS,
         },
         202: {"description": "Accepted. The answer will be the result of the job at `Location`."},
     },
