@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, StorageFull
 from penstock.jobs.base import JobStore
 from penstock.jobs.context import Attempt
 from penstock.jobs.drafts import encode
@@ -113,12 +113,16 @@ class Reporter:
         return Report(job_id=attempt.job.id, attempt=attempt.job.attempt, events=events, progress=progress)
 
     async def _persist(self, what: str, call: Callable[[], Awaitable[frozenset[str]]]) -> frozenset[str]:
-        """Try until the store takes it: what it refuses for good is lost by its lease in the end."""
+        """Try until the store takes it. Only events are given up, where it is full: an end makes room."""
         tries = 0
         while True:
             try:
                 return await call()
+            except StorageFull as exc:
+                logger.warning("the job store has no room for a %s (%s)", what, exc)
+                if what == "report":
+                    return frozenset()
             except PenstockError as exc:
                 logger.warning("the job store did not take a %s (%s); trying again", what, exc)
-                await asyncio.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
-                tries += 1
+            await asyncio.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+            tries += 1

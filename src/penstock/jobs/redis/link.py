@@ -16,7 +16,14 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
 
 from penstock.errors import ConfigError, PenstockError, StorageFull, Unavailable
 from penstock.jobs.redis.scripts import Script
@@ -34,7 +41,7 @@ def explain(exc: Exception, where: str) -> PenstockError:
     text = str(exc)
     if isinstance(exc, (AuthenticationError, NoPermissionError)) or text.startswith(("NOAUTH", "WRONGPASS")):
         return ConfigError(f"Redis at {where} does not let us in: {text}")
-    if isinstance(exc, ResponseError) and text.startswith(("OOM", "MISCONF")):
+    if isinstance(exc, OutOfMemoryError) or (isinstance(exc, ResponseError) and text.startswith("MISCONF")):
         return StorageFull(f"Redis at {where} takes no writes: {text}")
     return Unavailable(f"Redis at {where} cannot be used now: {text or type(exc).__name__}", code="redis_unavailable")
 
