@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +18,9 @@ from penstock.cli.ingestion import Ingestion, Report, State
 from penstock.cli.output import FAILED, INTERRUPTED, CollectionName, Json, Url, count, exit_codes, print_json, say
 from penstock.client import AsyncClient, Client, ClientOptions, NewFile
 from penstock.errors import InvalidInput, NotFound
-from penstock.types import JobState
+from penstock.types import DocumentStatus
 
+CANCELS_AT_ONCE = 16
 PATIENCE = 100
 """How often an upload that the server refuses for now (its queue is full) is sent again, when the server says."""
 
@@ -41,8 +42,7 @@ def ingest(
         files = find_files(paths, include or (), exclude or ())
         if not files:
             raise InvalidInput("There is no file to ingest there (hidden ones are left out).")
-        with _picture() as picture:
-            report = _run(files, collection, url, picture, wait=wait)
+        report = _run(files, collection, url, wait=wait)
     if report is None:
         say(f"Uploaded {count(len(files), 'file')}; see `penstock documents list` for what becomes of them.")
         return
@@ -88,48 +88,54 @@ def _picture() -> Iterator[Picture]:
         yield Picture(live)
 
 
-def _run(files: list[NewFile], collection: str, url: str, picture: Picture, *, wait: bool) -> Report | None:
-    options = ClientOptions(url=url, attempts=PATIENCE)
+def _run(files: list[NewFile], collection: str, url: str, *, wait: bool) -> Report | None:
+    """None when nobody waits for what becomes of the uploads."""
     with Client(url) as client:  # a server that is not there is known at once, without a hundred attempts
         client.ready()
     started: list[Ingestion] = []
 
-    async def run() -> Report | None:
-        async with AsyncClient(options=options) as client:
-            ingestion = Ingestion(client, collection, picture.show)
-            started.append(ingestion)
+    async def run(picture: Picture) -> Report | None:
+        async with AsyncClient(options=ClientOptions(url=url, attempts=PATIENCE)) as client:
+            started.append(Ingestion(client, collection, picture.show))
             if wait:
-                return await ingestion.run(files)
-            await ingestion.upload(files)
+                return await started[0].run(files)
+            await started[0].upload(files)
             return None
 
     try:
-        return asyncio.run(run())
+        with _picture() as picture:
+            return asyncio.run(run(picture))
     except KeyboardInterrupt:
-        _interrupted(started[0] if started else None, url)
+        accepted = sum(one.created for ingestion in started for one in ingestion.accepted.values())
+        _interrupted(accepted, {file.name for file in files}, collection, url)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _interrupted(ingestion: Ingestion | None, url: str) -> None:
+def _interrupted(accepted: int, names: Set[str], collection: str, url: str) -> None:
     """What was accepted goes on without us, unless the person at the terminal wants it cancelled."""
-    jobs = [one.job_id for one in ingestion.accepted.values() if one.created] if ingestion else []
-    if not jobs:
-        say("Interrupted. Nothing was accepted yet.")
-        return
-    say(f"Interrupted. The server has accepted {count(len(jobs), 'document')} and goes on without you.")
-    if not sys.stdin.isatty() or not typer.confirm("Cancel those that are not done yet?", err=True):
-        say(
-            "See `penstock documents list --status pending`; stop them with `penstock jobs cancel --all --kind ingest`."
-        )
-        return
-    cancelled = 0
-    with Client(url) as client:
-        for job_id in jobs:
-            try:
-                cancelled += client.cancel_job(job_id).state is not JobState.SUCCEEDED
-            except NotFound:  # done long ago
-                continue
-    say(f"Cancelled {cancelled}.")
+    say(f"Interrupted. The server has accepted {count(accepted, 'document')} and goes on without you.")
+    if sys.stdin.isatty() and typer.confirm("Cancel those that are not done yet?", err=True):
+        say(f"Cancelled {asyncio.run(_cancel(names, collection, url)):,}.")
+    else:
+        say("See `penstock documents list --status pending`; stop all with `penstock jobs cancel --all --kind ingest`.")
+
+
+async def _cancel(names: Set[str], collection: str, url: str) -> int:
+    """Cancels what is pending under these names (also what was accepted after we left); returns how many that were."""
+    async with AsyncClient(url) as client:
+        listed = client.iter_documents(collection=collection, statuses=[DocumentStatus.PENDING])
+        pending = [document async for document in listed if document.name in names]
+        todo = iter(pending)
+
+        async def some() -> None:
+            for document in todo:
+                with suppress(NotFound):  # done long ago
+                    await client.cancel_job(document.job_id)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CANCELS_AT_ONCE):
+                group.create_task(some())
+    return len(pending)
 
 
 def _line(report: Report) -> str:
