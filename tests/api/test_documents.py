@@ -412,3 +412,11 @@ async def test_the_spool_leaves_nothing_in_the_data_folder(
 ) -> None:
     await client.post("/v1/documents", files=files(("big.txt", b"x" * 3_000_000)))
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+async def test_many_first_uploads_at_once_make_one_default_collection(client: httpx.AsyncClient) -> None:
+    bodies = [{"documents": [{"name": f"{i}", "text": f"text {i}"}]} for i in range(50)]
+    replies = await asyncio.gather(*(client.post("/v1/documents", json=body) for body in bodies))
+    assert {reply.status_code for reply in replies} == {202}
+    (collection,) = (await client.get("/v1/collections")).json()["collections"]
+    assert collection["name"] == "default"

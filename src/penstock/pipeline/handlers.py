@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from penstock.errors import NotFound, PenstockError
+from penstock.errors import PenstockError
 from penstock.jobs.worker import Handler, JobContext
 from penstock.ledger.base import Ledger
 from penstock.observability.timings import Timings
 from penstock.pipeline.answer import Answerer
 from penstock.pipeline.ingest import Ingestor
-from penstock.pipeline.intake import DEFAULT_COLLECTION
+from penstock.pipeline.intake import open_collection
 from penstock.pipeline.requests import (
     IngestRequest,
     Kind,
@@ -22,7 +22,7 @@ from penstock.pipeline.requests import (
     encode,
 )
 from penstock.pipeline.retrieve import Retriever
-from penstock.types import JSON, Collection, CollectionOptions, Failure, Job
+from penstock.types import JSON, Collection, Failure, Job
 
 IMAGE_NOT_READ = "The image was stored but not read: this answer comes from the text alone."
 
@@ -88,12 +88,7 @@ class Handlers:
 
     async def _collection(self, tenant: str, name: str) -> Collection:
         """The collection; the default one may be asked before its first document made it, and is empty then."""
-        try:
-            return await self.ledger.get_collection(tenant, name)
-        except NotFound:
-            if name != DEFAULT_COLLECTION:
-                raise
-            return await self.ledger.create_collection(tenant, name, CollectionOptions())
+        return await open_collection(self.ledger, tenant, name)
 
 
 def queue_wait_ms(job: Job) -> float:

@@ -6,6 +6,7 @@ reconciler enqueues (`penstock.pipeline.upkeep`).
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from penstock.errors import Conflict, NotFound, Overloaded
@@ -16,6 +17,7 @@ from penstock.pipeline.requests import IngestRequest, Kind, decode, encode
 from penstock.types import (
     DEFAULT_TENANT,
     JSON,
+    Collection,
     CollectionOptions,
     Document,
     Job,
@@ -60,6 +62,18 @@ def ingest_job(version_id: str, job_id: str, tenant: str, priority: Priority, op
     )
 
 
+async def open_collection(ledger: Ledger, tenant: str, name: str) -> Collection:
+    """The collection; the one named "default" is made when it is first asked for. `NotFound` for any other."""
+    try:
+        return await ledger.get_collection(tenant, name)
+    except NotFound:
+        if name != DEFAULT_COLLECTION:
+            raise
+    with suppress(Conflict):  # somebody else asked first, at the same moment
+        return await ledger.create_collection(tenant, name, CollectionOptions())
+    return await ledger.get_collection(tenant, name)
+
+
 class Intake:
     """Stateless but for the stores it stands on; one object a process."""
 
@@ -69,13 +83,8 @@ class Intake:
         self._options = options or IntakeOptions()
 
     async def ensure_collection(self, tenant: str, name: str) -> None:
-        """`NotFound` for an unknown collection; the one named "default" is made when it is first asked for."""
-        try:
-            await self._ledger.get_collection(tenant, name)
-        except NotFound:
-            if name != DEFAULT_COLLECTION:
-                raise
-            await self._ledger.create_collection(tenant, name, CollectionOptions())
+        """`NotFound` for an unknown collection; the default one is made."""
+        await open_collection(self._ledger, tenant, name)
 
     async def add(
         self, tenant: str, collection: str, uploads: Sequence[Upload], *, priority: Priority = Priority.BULK
