@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from obstore.store import MemoryStore, from_url
 from penstock.blobs.base import Blob, is_sha256
 from penstock.blobs.store import SpoolingStore
 from penstock.errors import ConfigError, DataError, NotFound, Unavailable
+
+_CLIENT: Any = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True}
+_RETRY: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 
 
 class ObjectBlobs(SpoolingStore):
@@ -28,9 +32,9 @@ class ObjectBlobs(SpoolingStore):
         if url == "memory://":
             return cls(MemoryStore())
         try:
-            return cls(from_url(url))
+            return cls(from_url(url, client_options=_CLIENT, retry_config=_RETRY))
         except (BaseError, ValueError) as exc:
-            raise ConfigError(f"There is no blob store at {url!r}: {exc}") from exc
+            raise ConfigError(f"There is no blob store at {url!r}: {_first_line(exc)}") from exc
 
     async def open(self) -> None:
         try:
@@ -49,12 +53,12 @@ class ObjectBlobs(SpoolingStore):
     async def get(self, sha256: str) -> bytes:
         if not is_sha256(sha256):
             raise NotFound(f"There is no blob {sha256[:80]!a}.")
-        try:
-            with _errors():
+        with _errors():
+            try:
                 found = await obstore.get_async(self._store, _key(sha256))
-                return bytes(await found.bytes_async())
-        except FileNotFoundError as exc:
-            raise NotFound(f"There is no blob {sha256!a}.") from exc
+            except FileNotFoundError as exc:
+                raise NotFound(f"There is no blob {sha256!a}.") from exc
+            return bytes(await found.bytes_async())
 
     async def list(self, *, older_than_s: float = 0.0) -> AsyncIterator[Blob]:
         before = time.time() - older_than_s
@@ -67,7 +71,7 @@ class ObjectBlobs(SpoolingStore):
 
     async def delete(self, sha256: str) -> None:
         if is_sha256(sha256):
-            with _errors():
+            with _errors(), suppress(FileNotFoundError):
                 await obstore.delete_async(self._store, _key(sha256))
 
 
@@ -81,6 +85,12 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (PermissionDeniedError, UnauthenticatedError) as exc:
-        raise Unavailable(f"The blob store refuses our credentials: {exc}. Check them.") from exc
-    except BaseError as exc:
-        raise Unavailable(f"The blob store does not answer: {exc}. Check its address and the network.") from exc
+        raise Unavailable(f"The blob store refuses our credentials: {_first_line(exc)}. Check them.") from exc
+    except (BaseError, OSError) as exc:
+        told = _first_line(exc)
+        raise Unavailable(f"The blob store does not do as it should: {told}. Check its address and bucket.") from exc
+
+
+def _first_line(exc: Exception) -> str:
+    """What obstore says goes on for pages."""
+    return str(exc).partition("\n")[0][:300]
