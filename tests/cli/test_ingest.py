@@ -1,5 +1,6 @@
 """`penstock ingest` against a real server: what it takes, what it says, what it leaves."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ def folder(tmp_path: Path) -> Path:
 def test_folders_are_searched_and_hidden_files_left_out(folder: Path) -> None:
     assert [file.name for file in find_files([folder])] == ["a.md", "b.txt", "deep/er/c.txt"]
     assert [file.name for file in find_files([folder / "b.txt", folder / "deep"])] == ["b.txt", "er/c.txt"]
+
+
+def test_a_name_that_is_no_utf8_is_made_one(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("x")
+    assert [file.name for file in find_files([tmp_path])] == ["caf\ufffd.txt"]
 
 
 @pytest.mark.parametrize(

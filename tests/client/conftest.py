@@ -103,7 +103,9 @@ Run = Callable[[Callable[[Any], Any]], Any]
 @pytest.fixture(params=["sync", "async"])
 def run(request: pytest.FixtureRequest, server: Scripted) -> Run:
     """`run(lambda client: client.get_job("job_1"))` on both clients; what is iterated comes as a list."""
-    options = ClientOptions(url=server.url, api_key="secret", attempts=3, first_pause_s=0.001, max_pause_s=5.0)
+    options = ClientOptions(
+        url=server.url, api_key="secret", attempts=3, refused_attempts=4, first_pause_s=0.001, max_pause_s=5.0
+    )
 
     def run_sync(use: Callable[[Any], Any]) -> Any:
         with Client(options=options) as client:

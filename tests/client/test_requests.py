@@ -108,11 +108,16 @@ def test_refused_for_now_is_tried_again_after_what_the_server_says(run: Any, ser
 
 
 def test_retries_are_bounded(run: Any, server: Any) -> None:
-    for _ in range(3):
+    for _ in range(4):
         server.refuse(429, "overloaded", headers={"retry-after": "0"})
     with pytest.raises(Overloaded):
         run(lambda client: client.get_job("job_1"))
-    assert len(server.seen) == 3
+    assert len(server.seen) == 4
+    for _ in range(3):
+        server.say(drop=True)
+    with pytest.raises(Unavailable):
+        run(lambda client: client.get_job("job_1"))
+    assert len(server.seen) == 7
 
 
 def test_a_long_retry_after_is_told_and_not_waited_for(run: Any, server: Any) -> None:

@@ -64,11 +64,16 @@ def _files_at(path: Path) -> Iterator[tuple[str, Path]]:
             for name in sorted(names):
                 file = Path(folder, name)
                 if not name.startswith(".") and file.is_file():
-                    yield file.relative_to(path).as_posix(), file
+                    yield _speakable(file.relative_to(path).as_posix()), file
     elif path.is_file():
-        yield path.name, path
+        yield _speakable(path.name), path
     else:
         raise InvalidInput(f"There is no file or folder {path}.")
+
+
+def _speakable(name: str) -> str:
+    """A name that is no UTF-8 on disk with question marks where it cannot be said."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

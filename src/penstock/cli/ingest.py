@@ -21,8 +21,6 @@ from penstock.errors import InvalidInput, NotFound
 from penstock.types import DocumentStatus
 
 CANCELS_AT_ONCE = 16
-PATIENCE = 100
-"""How often an upload that the server refuses for now (its queue is full) is sent again, when the server says."""
 
 
 def ingest(
@@ -90,12 +88,12 @@ def _picture() -> Iterator[Picture]:
 
 def _run(files: list[NewFile], collection: str, url: str, *, wait: bool) -> Report | None:
     """None when nobody waits for what becomes of the uploads."""
-    with Client(url) as client:  # a server that is not there is known at once, without a hundred attempts
+    with Client(url) as client:  # a server that is not there is known at once, without many attempts
         client.ready()
     started: list[Ingestion] = []
 
     async def run(picture: Picture) -> Report | None:
-        async with AsyncClient(options=ClientOptions(url=url, attempts=PATIENCE)) as client:
+        async with AsyncClient(options=_patient(url)) as client:
             started.append(Ingestion(client, collection, picture.show))
             if wait:
                 return await started[0].run(files)
@@ -109,6 +107,11 @@ def _run(files: list[NewFile], collection: str, url: str, *, wait: bool) -> Repo
         accepted = sum(one.created for ingestion in started for one in ingestion.accepted.values())
         _interrupted(accepted, {file.name for file in files}, collection, url)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _patient(url: str) -> ClientOptions:
+    """A restart of the server is waited for, and, as long as it takes, a queue that is full."""
+    return ClientOptions(url=url, attempts=8, refused_attempts=1000, max_pause_s=60.0)
 
 
 def _interrupted(accepted: int, names: Set[str], collection: str, url: str) -> None:

@@ -26,6 +26,8 @@ from penstock.errors import DeadlineExceeded
 from penstock.types import Chunk, Collection, CollectionOptions, Document, DocumentStatus, Priority
 
 DEFAULT_COLLECTION = "default"
+UPLOAD_TIMEOUT_S = 300.0
+"""The server answers once everything is on its disk."""
 
 
 class CollectionVerbs:
@@ -81,7 +83,14 @@ class DocumentVerbs:
             "metadata": msgspec.json.encode([file.metadata for file in files]).decode(),
         }
         parts = [FilePart(name=file.name, content=file.content, media_type=file.media_type) for file in files]
-        call = Call(method="POST", path="/v1/documents", files=parts, form=form, headers=_once(idempotency_key))
+        call = Call(
+            method="POST",
+            path="/v1/documents",
+            files=parts,
+            form=form,
+            headers=_once(idempotency_key),
+            timeout_s=UPLOAD_TIMEOUT_S,
+        )
         reply = yield from request(self.options, call, AcceptedDocuments)
         return reply.documents
 

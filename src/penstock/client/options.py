@@ -16,8 +16,9 @@ DEFAULT_URL = "http://127.0.0.1:7733"
 class ClientOptions:
     """What is not given comes from `PENSTOCK_URL` and `PENSTOCK_API_KEY`. Raises `ConfigError` for a URL that is none.
 
-    `timeout_s` bounds one wait for the server's next bytes, not a whole call. `attempts` counts the first one too; a
-    pause between two of them is what `Retry-After` says, else exponential with full jitter, at most `max_pause_s`.
+    `timeout_s` bounds one wait for the server's next bytes, not a whole call. A call whose connection fails is made at
+    most `attempts` times, one that the server refuses for now (429, 503) at most `refused_attempts` times. The pause
+    between two is what `Retry-After` says, else exponential with full jitter; over `max_pause_s` it is not waited.
     """
 
     url: str = ""
@@ -25,6 +26,7 @@ class ClientOptions:
     timeout_s: float = 60.0
     connect_timeout_s: float = 5.0
     attempts: int = 4
+    refused_attempts: int = 4
     first_pause_s: float = 0.2
     max_pause_s: float = 30.0
 

@@ -35,10 +35,17 @@ class QuestionVerbs:
         limit: int = 10,
         mode: Literal["fused", "dense", "fulltext"] = "fused",
         filter: JSON = None,  # noqa: A002 - the name of the field
+        timeout_s: float = 30.0,
     ) -> Flow[SearchResult]:
-        """The best passages, best first. `filter` speaks of the documents' metadata."""
+        """The best passages, best first. `filter` speaks of the documents' metadata. `DeadlineExceeded`."""
         body = {"query": query, "collection": collection, "limit": limit, "mode": mode, "filter": filter}
-        return request(self.options, Call(method="POST", path="/v1/search", json=body), SearchResult)
+        call = Call(
+            method="POST",
+            path="/v1/search",
+            json={**body, "timeout_s": timeout_s},
+            timeout_s=timeout_s + self.options.timeout_s,
+        )
+        return request(self.options, call, SearchResult)
 
     @verb
     def ask(

@@ -33,26 +33,28 @@ def exchange(options: ClientOptions, call: Call, *, stream: bool = False) -> Flo
     `stream` leaves the body of a 200 open for `Read`.
     """
     pause_s = options.first_pause_s
-    attempt = 1
+    broken = refused = 0
     while True:
+        wait_s = 0.0
         try:
             reply: Reply = yield (Open(call) if stream else Send(call))
             if reply.status < 400 or reply.status in call.also:
                 return reply
             error: PenstockError = problem_error(reply)
-            again = reply.status in REFUSED_FOR_NOW and reply.headers.get("x-should-retry") != "false"
-            wait_s = retry_after_s(reply)
+            refused += 1
+            wait_s = retry_after_s(reply) or 0.0
+            for_now = reply.status in REFUSED_FOR_NOW and reply.headers.get("x-should-retry") != "false"
+            again = for_now and refused < options.refused_attempts and wait_s <= options.max_pause_s
         except httpx.TransportError as exc:
             error = transport_error(exc, options)
             error.__cause__ = exc
-            again = call.repeatable or isinstance(exc, NEVER_SENT)
-            wait_s = None
-        if not again or attempt >= options.attempts or (wait_s or 0) > options.max_pause_s:
+            broken += 1
+            again = (call.repeatable or isinstance(exc, NEVER_SENT)) and broken < options.attempts
+        if not again:
             raise error
         # the full jitter spreads those who were refused together
-        yield Pause((wait_s or 0) + random.uniform(0, pause_s))  # noqa: S311 - not a secret
+        yield Pause(wait_s + random.uniform(0, pause_s))  # noqa: S311 - not a secret
         pause_s = min(2 * pause_s, options.max_pause_s)
-        attempt += 1
 
 
 def decode(reply: Reply, result_type: type[T]) -> T:
