@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, case, insert, literal, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from penstock.errors import Conflict, NotFound
 from penstock.ids import new_id
+from penstock.ledger.garbage import RETIRE
 from penstock.ledger.names import collection_name, from_json, to_json
 from penstock.ledger.schema import Purge, collections, documents, versions
-from penstock.types import Collection, CollectionOptions, DocumentStatus
+from penstock.types import Collection, CollectionOptions
 
 _ALL = select(collections).where(collections.c.deleted_at.is_(None))
 _BY_NAME = _ALL.where(collections.c.tenant == bindparam("tenant"), collections.c.name == bindparam("name"))
@@ -31,16 +32,9 @@ _BURY_DOCUMENTS = (
     .where(documents.c.collection_id == bindparam("of"), documents.c.deleted_at.is_(None))
     .values(deleted_at=bindparam("now"), searchable_version=0, searchable_version_id=None)
 )
-_PENDING_IS_CANCELLED = case(
-    (versions.c.status == DocumentStatus.PENDING, literal(DocumentStatus.CANCELLED)), else_=versions.c.status
-)
-_BURY_VERSIONS = (
-    update(versions)
-    .where(
-        versions.c.document_id.in_(select(documents.c.id).where(documents.c.collection_id == bindparam("of"))),
-        versions.c.purge != Purge.DONE,
-    )
-    .values(status=_PENDING_IS_CANCELLED, purge=Purge.DUE, updated_at=bindparam("now"))
+_BURY_VERSIONS = RETIRE.where(
+    versions.c.document_id.in_(select(documents.c.id).where(documents.c.collection_id == bindparam("of"))),
+    versions.c.purge != Purge.DONE,
 )
 
 

@@ -7,10 +7,11 @@ purge: KEEP ──superseded, deleted, failed, cancelled──▶ DUE ──garb
 
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, literal_column, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, literal, literal_column, or_, select, update
 
 from penstock.ledger.base import Garbage
 from penstock.ledger.schema import Purge, chunks, collections, documents, versions
+from penstock.types import DocumentStatus
 
 TOMBSTONE_S = 3600.0
 """How long the row of a dead version outlives its chunks. A worker that still had the version in hand and comes back
@@ -18,6 +19,15 @@ late finds the row in `finish_version`, which has the index cleaned once more.""
 
 _IDS_A_QUERY = 500
 _ROWS_A_SWEEP = 500
+
+RETIRE = update(versions).values(
+    status=case(
+        (versions.c.status == DocumentStatus.PENDING, literal(DocumentStatus.CANCELLED)), else_=versions.c.status
+    ),
+    purge=Purge.DUE,
+    updated_at=bindparam("now"),
+)
+"""For versions that nobody wants any more; what is pending of them is cancelled."""
 
 _needed = and_(
     documents.c.deleted_at.is_(None),

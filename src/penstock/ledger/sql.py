@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from penstock.ledger import chunks, collections, documents, garbage, keys, versions
+from penstock.ledger import accept, chunks, collections, documents, garbage, keys, versions
 from penstock.ledger.base import Accepted, ApiKey, DocumentPage, Found, Garbage, Ledger, NewVersion, VersionWork
 from penstock.ledger.database import Database
 from penstock.types import Chunk, Collection, CollectionOptions, Document, DocumentStatus, Failure
@@ -38,7 +38,7 @@ class SqlLedger(Ledger):
         return await self._database.write(collections.delete, self._clock(), tenant, name)
 
     async def accept(self, tenant: str, collection: str, versions: Sequence[NewVersion]) -> Sequence[Accepted]:
-        return await self._database.write(documents.accept, self._clock(), tenant, collection, versions)
+        return await self._database.write(accept.accept, self._clock(), tenant, collection, versions)
 
     async def get_document(self, tenant: str, document_id: str) -> Document:
         return await self._database.read(documents.get, tenant, document_id)
