@@ -1,8 +1,10 @@
 """Who may call: open on loopback until a key exists, then nothing without one, whatever the header's form."""
 
 import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -27,6 +29,15 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
         for method in operations:
             yield method.upper(), path.replace("{", "").replace("}", "")
     yield from (("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/nowhere"), ("OPTIONS", "/v1/jobs"))
+
+
+@asynccontextmanager
+async def client_of(services: Services, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app with other options over the same services."""
+    api = services.settings.api.model_copy(update=options)
+    app = create_app(replace(services, settings=services.settings.model_copy(update={"api": api})))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -125,18 +136,8 @@ async def test_a_key_that_may_only_read_cannot_change_anything(services: Service
 
 
 @pytest.mark.case(33)
-async def test_an_open_address_without_a_key_is_refused_even_if_something_made_it_listen(
-    services: Services, tmp_path: Path
-) -> None:
-    settings = services.settings.model_copy(
-        update={"api": services.settings.api.model_copy(update={"host": "0.0.0.0"})}
-    )
-    app = create_app(
-        Services(
-            settings=settings, ledger=services.ledger, jobs=services.jobs, blobs=services.blobs, intake=services.intake
-        )
-    )
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+async def test_an_open_address_without_a_key_is_refused_even_if_something_made_it_listen(services: Services) -> None:
+    async with client_of(services, host="0.0.0.0") as client:
         assert (await client.get("/v1/jobs")).status_code == 401
         assert (await client.get("/healthz")).status_code == 200
 
@@ -186,3 +187,25 @@ async def test_no_key_and_no_text_gets_into_the_log(
     assert refused.status_code == 401
     assert api_key not in caplog.text + refused.text
     assert "the-secret-text" not in caplog.text
+
+
+@pytest.mark.case(35)
+async def test_no_page_of_another_origin_may_read_answers_by_default(client: httpx.AsyncClient, api_key: str) -> None:
+    reply = await client.get("/v1/jobs", headers={"x-api-key": api_key, "origin": "https://page.example"})
+    assert reply.status_code == 200
+    assert "access-control-allow-origin" not in reply.headers
+
+
+@pytest.mark.case(35)
+@pytest.mark.parametrize(("origins", "allowed"), [(("https://page.example",), True), (("*",), False)])
+async def test_only_origins_that_are_named_may_and_never_all_of_them(
+    services: Services, origins: tuple[str, ...], allowed: bool
+) -> None:
+    origin = {"origin": "https://page.example", "sec-fetch-site": "cross-site"}
+    async with client_of(services, cors_origins=origins) as client:
+        asked = await client.options("/v1/questions", headers={**origin, "access-control-request-method": "POST"})
+        assert (asked.headers.get("access-control-allow-origin") == "https://page.example") is allowed
+        assert "access-control-allow-credentials" not in asked.headers
+        reply = await client.get("/v1/jobs", headers=origin)
+        assert reply.status_code == (200 if allowed else 403)
+        assert reply.headers.get("access-control-allow-origin") != "*"

@@ -10,6 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from penstock.api import protocol
+from penstock.api.body import BodyLimitMiddleware
+from penstock.api.problems import BadBody
 from penstock.app import Services
 from penstock.jobs.base import JobFilter
 
@@ -135,3 +138,33 @@ async def test_hostile_bodies_are_refused(wire: httpx.AsyncClient, make: Callabl
     body, content_type = make()
     reply = await wire.post("/v1/documents", content=body, headers={"content-type": content_type})
     assert 400 <= reply.status_code < 500
+
+
+@pytest.mark.case(31)
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: local"], ids=["silent", "half-a-head"])
+async def test_a_connection_that_says_too_little_is_closed(
+    server: Any, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_WITHIN_S", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(sent)
+    assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.case(31)
+async def test_a_body_that_stalls_is_given_up() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await receive()
+
+    async def stalled() -> Any:
+        if parts:
+            return {"type": "http.request", "body": parts.pop(), "more_body": True}
+        return await asyncio.Event().wait()
+
+    parts = [b"a"]
+    guarded = BodyLimitMiddleware(app, max_bytes=100, max_json_bytes=100, stalled_s=0.01)
+    with pytest.raises(BadBody) as caught:
+        await guarded({"type": "http", "method": "POST", "headers": []}, stalled, None)  # type: ignore[arg-type]
+    assert caught.value.status_code == 408

@@ -8,7 +8,7 @@ revoking the last one does not open the door.
 
 import hashlib
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -49,9 +49,10 @@ class Caller:
 class Authenticator:
     """Looks keys up in the ledger, and keeps what it found for a few seconds."""
 
-    def __init__(self, ledger: Ledger, host: str) -> None:
+    def __init__(self, ledger: Ledger, host: str, origins: Collection[str]) -> None:
         self._ledger = ledger
         self._host = host
+        self._origins = origins
         self._keys: TtlCache[bytes, ApiKey | None] = TtlCache(ttl_s=KEY_CACHE_S, max_entries=1024)
         self._any_key: TtlCache[None, bool] = TtlCache(ttl_s=KEY_CACHE_S, max_entries=1)
 
@@ -60,7 +61,7 @@ class Authenticator:
         if not await self._any_key.get(None, self._key_exists):
             if not is_loopback(self._host):
                 raise Unauthorized("No API key exists yet. Make one on the server: `penstock keys create NAME`.")
-            refuse_foreign_page(headers, self._host)
+            refuse_foreign_page(headers, self._host, self._origins)
             return Caller(tenant=DEFAULT_TENANT)
         secret = credential(headers)
         digest = hashlib.sha256(secret.encode()).digest()
@@ -131,10 +132,10 @@ def credential(headers: Headers) -> str:
     return secret
 
 
-def refuse_foreign_page(headers: Headers, host: str) -> None:
+def refuse_foreign_page(headers: Headers, host: str, origins: Collection[str]) -> None:
     """Without keys, what protects a server on loopback is that only this machine reaches it; and a browser on this
-    machine runs code of every page it shows. `Forbidden` when a page of another site sends the request, or when the
-    Host header is a domain name of the internet (a name that was made to point at us: DNS rebinding).
+    machine runs code of every page it shows. `Forbidden` when a page of another site, not one of `origins`, sends the
+    request, or when the Host header is a domain name of the internet (one that was made to point at us: DNS rebinding).
     """
     name = _host_name(headers.get("host", ""))
     if "." in name and not (_is_ip(name) or name == host or name.endswith(".localhost")):
@@ -143,9 +144,10 @@ def refuse_foreign_page(headers: Headers, host: str) -> None:
             "Make a key on the server: `penstock keys create NAME`."
         )
     origin = headers.get("origin")
-    if origin is not None and urlsplit_host(origin) != headers.get("host"):
-        raise Forbidden("Without an API key, pages of other sites may not call. Make a key, or set api.cors_origins.")
-    if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+    if origin in origins:
+        return
+    own = origin is None or _origin_host(origin) == headers.get("host")
+    if not own or headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         raise Forbidden("Without an API key, pages of other sites may not call. Make a key, or set api.cors_origins.")
 
 
@@ -157,7 +159,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def urlsplit_host(origin: str) -> str | None:
+def _origin_host(origin: str) -> str | None:
     """`host:port` of an Origin header; None for `null` and for what is no URL."""
     try:
         return urlsplit(origin).netloc or None

@@ -47,9 +47,10 @@ class ApiState:
 
 
 def make_state(services: Services) -> ApiState:
+    api = services.settings.api
     return ApiState(
         services=services,
-        authenticator=Authenticator(services.ledger, services.settings.api.host),
+        authenticator=Authenticator(services.ledger, api.host, api.cors_origins),
         metrics=ApiMetrics(),
         watchers=Watchers(),
         replies=Replies(),
