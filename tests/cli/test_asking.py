@@ -24,7 +24,7 @@ def test_the_example_questions_are_answered_from_the_right_documents(cli: Any, e
         assert question["document"] in [citation["document_name"] for citation in answer["citations"]], question
         if squeezed(question["answer"]) not in squeezed(answer["text"]):
             words_missed.append(question["id"])
-    assert len(words_missed) <= 3, words_missed
+    assert len(words_missed) <= 1, words_missed
 
 
 @pytest.mark.parametrize("question", [one for one in QUESTIONS if not one["answer"]], ids=lambda one: str(one["id"]))
