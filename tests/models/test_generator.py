@@ -20,7 +20,7 @@ from penstock.testing.provider import FakeProvider
 from penstock.types import Usage
 
 KEY = "sk-very-secret-0123456789"
-PROMPT = "[1] manual\nThe gate opens. It closes.\n\n[2] 手册\n水门在这里。后来。"
+PROMPT = '<passage n="1">\nThe gate opens. It closes.\n</passage>\n<passage n="2">\n水门在这里。后来。\n</passage>'
 REQUEST = GenerationRequest(system="Answer.", messages=[Message(role="user", text=PROMPT)])
 SAID = "The gate opens. [1] 水门在这里。 [2]"
 

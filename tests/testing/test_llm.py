@@ -18,7 +18,8 @@ from penstock.testing.behaviour import Behaviour, Fault
 from penstock.testing.provider import FakeProvider
 
 PROMPT = (
-    "<passages>\n[1] manual.pdf\nThe gate opens. It closes.\n\n[2] 手册\n水门在这里。后来。\n</passages>\nWhat opens?"
+    '<passage n="1" source="manual.pdf">\nThe gate opens. It closes.\n</passage>\n'
+    '<passage n="2">\n水门在这里。后来。\n</passage>\nWhat opens?'
 )
 CHAT = {"model": "m", "messages": [{"role": "user", "content": PROMPT}]}
 

@@ -1,21 +1,30 @@
 """From passages to an answer with citations: quoted where no language model is configured, written where one is."""
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from penstock.models.generator import Generator
+from penstock.errors import ProviderError
+from penstock.models.generator import Finish, GenerationRequest, Generator, Message
+from penstock.pipeline.citation_marks import CitationMarks
 from penstock.pipeline.extractive import Extractor, Quote
+from penstock.pipeline.prompts import NOT_FOUND, fit, language_of, load_prompt, question_prompt
 from penstock.stores.analyzer import Analyzer
-from penstock.types import Answer, Citation, Hit
+from penstock.types import Answer, Citation, Hit, Usage
 
 Emit: TypeAlias = Callable[[str], Awaitable[None]]
 """Takes the next piece of an answer's text as it comes into being."""
 
 EXTRACTIVE_MODEL = "extractive"
-NOT_FOUND = {"en": "Not found in the documents.", "zh": "文档中没有找到相关内容。"}
+CUT_OFF = "The answer was cut off at the model's token limit (PENSTOCK_GENERATOR__MAX_TOKENS)."
+UNCITED = "The model cited no passage for this answer."
+
+_MARKS = re.compile(r"((?:\[\d+\])+)")
+_CLAIM_CHARS = 300
 
 
 class AnswerOptions(BaseModel):
@@ -24,7 +33,8 @@ class AnswerOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_quotes: int = Field(3, ge=1, description="sentences that an extractive answer quotes at most")
-    min_evidence: float = Field(0.35, ge=0, le=1, description="weaker evidence than this is answered with not found")
+    min_evidence: float = Field(0.45, ge=0, le=1, description="weaker evidence than this is answered with not found")
+    context_tokens: int = Field(6000, ge=1, description="of passages that a language model is given at most")
 
 
 class Answerer:
@@ -38,25 +48,99 @@ class Answerer:
     async def answer(self, question: str, hits: Sequence[Hit], *, emit: Emit | None = None) -> Answer:
         """The answer that `hits` (best first) give; its text also goes to `emit`, piece by piece, as it comes.
 
-        Raises `ProviderError` when the configured model fails; what was emitted until then is not an answer.
+        `timings_ms` has `generate`, and `first_token` where a language model wrote. Raises `ProviderError` when that
+        fails: what was emitted until then is no answer, and since a retry would say it again, not retryable then.
         """
         started = time.perf_counter()
+        if self._generator and hits:
+            return await self._write(self._generator, question, hits, emit or _drop)
         extract = self._extractor.extract(question, hits, max_quotes=self._options.max_quotes)
-        if extract.evidence < self._options.min_evidence:
-            text, quotes = NOT_FOUND[language(question)], []
-        else:
-            quotes = list(extract.quotes)
-            text = " ".join(f"{quote.sentence.text} [{number}]" for number, quote in enumerate(quotes, 1))
+        quotes = extract.quotes if extract.evidence >= self._options.min_evidence else []
+        text = " ".join(f"{quote.sentence.text} [{number}]" for number, quote in enumerate(quotes, 1))
+        text = text or NOT_FOUND[language_of(question)]
+        timings_ms = {"generate": (time.perf_counter() - started) * 1000}
         if emit:
             await emit(text)
-        elapsed_ms = (time.perf_counter() - started) * 1000
         return Answer(
             text=text,
             found=bool(quotes),
             citations=[cite(number, quote) for number, quote in enumerate(quotes, 1)],
             model=EXTRACTIVE_MODEL,
-            timings_ms={"generate": elapsed_ms},
+            timings_ms=timings_ms,
         )
+
+    async def _write(self, generator: Generator, question: str, hits: Sequence[Hit], emit: Emit) -> Answer:
+        language = language_of(question)
+        given = fit(hits, self._options.context_tokens)
+        prompt = Message(role="user", text=question_prompt(question, given, language))
+        request = GenerationRequest(system=load_prompt("answer", language), messages=[prompt])
+        draft = _Draft(len(given), generator.model)
+        await draft.write(generator, request, emit)
+        text = draft.text.strip()
+        found = not any(sentence.rstrip(".。") in text for sentence in NOT_FOUND.values()) or bool(draft.cited)
+        citations = self._cite(text, given, draft.cited) if found else []
+        return Answer(
+            text=text,
+            found=found,
+            citations=citations,
+            model=draft.model,
+            notes=[*draft.notes, *([UNCITED] if found and not citations else [])],
+            usage=draft.usage,
+            timings_ms=draft.timings_ms,
+        )
+
+    def _cite(self, text: str, given: Sequence[Hit], cited: Sequence[int]) -> list[Citation]:
+        """For each passage the sentence of it that is nearest to what the answer cites it for."""
+        return [
+            cite(number, self._extractor.nearest(claim(text, number), given[number - 1])) for number in sorted(cited)
+        ]
+
+
+class _Draft:
+    """An answer while it is written."""
+
+    def __init__(self, passages: int, model: str) -> None:
+        self._marks = CitationMarks(passages)
+        self._started = time.perf_counter()
+        self._pieces: list[str] = []
+        self.model = model
+        self.usage: Usage | None = None
+        self.notes: list[str] = []
+        self.timings_ms: dict[str, float] = {}
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    @property
+    def cited(self) -> Sequence[int]:
+        return list(self._marks.cited)
+
+    async def write(self, generator: Generator, request: GenerationRequest, emit: Emit) -> None:
+        try:
+            async with aclosing(generator.generate(request)) as deltas:
+                async for delta in deltas:
+                    self.model = delta.model or self.model
+                    if delta.text:
+                        self.timings_ms.setdefault("first_token", self._elapsed_ms())
+                        await self._say(self._marks.feed(delta.text), emit)
+                    if delta.finish is Finish.LENGTH:
+                        self.notes.append(CUT_OFF)
+                    self.usage = delta.usage or self.usage
+        except ProviderError as exc:
+            if not self._pieces:
+                raise
+            raise ProviderError(exc.message, code=exc.code, retryable=False) from exc
+        await self._say(self._marks.end(), emit)
+        self.timings_ms["generate"] = self._elapsed_ms()
+
+    async def _say(self, text: str, emit: Emit) -> None:
+        if text:
+            self._pieces.append(text)
+            await emit(text)
+
+    def _elapsed_ms(self) -> float:
+        return (time.perf_counter() - self._started) * 1000
 
 
 def cite(number: int, quote: Quote) -> Citation:
@@ -76,6 +160,13 @@ def cite(number: int, quote: Quote) -> Citation:
     )
 
 
-def language(question: str) -> str:
-    """`zh` for a question with Chinese characters in it, else `en`."""
-    return "zh" if any("\u3400" <= character <= "\u9fff" for character in question) else "en"
+def claim(text: str, number: int) -> str:
+    """What an answer cites a passage for: the text before each of its marks, back to the marks before."""
+    parts = _MARKS.split(text)  # text, marks, text, marks …
+    return " ".join(
+        before[-_CLAIM_CHARS:] for before, marks in zip(parts[::2], parts[1::2], strict=False) if f"[{number}]" in marks
+    )
+
+
+async def _drop(_: str) -> None:
+    pass
