@@ -36,6 +36,12 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         find_model(DEFAULT_MODEL, cache_dir=tmp_path, download=False)
 
 
+def test_a_hub_out_of_reach_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingDependency, match="could not be downloaded"):
+        find_model("nobody/nothing", cache_dir=tmp_path)
+
+
 def test_a_name_that_is_no_name(tmp_path: Path) -> None:
     with pytest.raises(MissingDependency, match="neither a folder nor a repository name"):
         find_model("what is this?", cache_dir=tmp_path)

@@ -61,6 +61,7 @@ class Batcher:
         *,
         name: str,
         longest: int,
+        pad_id: int = 0,
         options: BatcherOptions,
         metrics: ModelMetrics,
         cost: CostModel | None = None,
@@ -68,6 +69,7 @@ class Batcher:
         self._encoder = encoder
         self._name = name
         self._longest = longest
+        self._pad_id = pad_id
         self._options = options
         self._metrics = metrics
         self._cost = cost or CostModel()
@@ -192,7 +194,7 @@ class Batcher:
 
     def _pad(self, lane: Lane, rows: Sequence[Row]) -> Batch:
         length = padded_length(max(len(row.ids) for row in rows), longest=self._longest)
-        ids = np.zeros((len(rows), length), np.int32)
+        ids = np.full((len(rows), length), self._pad_id, np.int32)
         mask = np.zeros((len(rows), length), np.int32)
         for place, row in enumerate(rows):
             ids[place, : len(row.ids)] = row.ids

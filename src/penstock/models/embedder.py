@@ -20,8 +20,7 @@ from penstock.models.lane import Call
 from penstock.models.metrics import ModelMetrics
 from penstock.models.openvino_encoder import OpenVinoEncoder, load_encoder
 from penstock.models.options import ModelsOptions
-from penstock.models.prefixes import Prefixes
-from penstock.models.recipe import read_recipe
+from penstock.models.recipe import Recipe, read_recipe
 from penstock.models.shapes import padded_length
 from penstock.models.weights import find_model
 
@@ -50,7 +49,7 @@ class Loaded:
     encoder: OpenVinoEncoder
     tokenizer: Tokenizer
     tokenizer_file: Path
-    prefixes: Prefixes
+    recipe: Recipe
     cost: CostModel
 
 
@@ -84,7 +83,7 @@ def load_model(name: str, options: ModelsOptions) -> Loaded:
         encoder=encoder,
         tokenizer=tokenizer,
         tokenizer_file=tokenizer_file,
-        prefixes=recipe.prefixes,
+        recipe=recipe,
         cost=cost,
     )
 
@@ -124,6 +123,7 @@ class LocalEmbedder(Embedder):
             loaded.encoder,
             name=loaded.info.name,
             longest=loaded.info.max_tokens,
+            pad_id=loaded.recipe.network.pad_token_id,
             options=options.batcher,
             metrics=metrics,
             cost=loaded.cost,
@@ -155,7 +155,7 @@ class LocalEmbedder(Embedder):
     async def embed(self, texts: Sequence[str], *, role: Role = Role.PASSAGE, lane: Lane = Lane.INTERACTIVE) -> Vectors:
         if not texts:
             return np.empty((0, self.info.dimensions), np.float32)
-        prefix = self._loaded.prefixes.of(role)
+        prefix = self._loaded.recipe.prefixes.of(role)
         calls: list[Call] = []
         try:
             for start in range(0, len(texts), GROUP):

@@ -1,6 +1,7 @@
 """The model hub: the files of a repository that an engine here can use, and nothing else of it."""
 
 import logging
+import sys
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from penstock.errors import MissingDependency
 
@@ -28,9 +30,9 @@ FILES = [
 
 
 def fetch(name: str, *, download: bool = True) -> Path:
-    """The folder of a repository's files, downloaded with a progress bar on stderr unless they are cached already.
+    """The folder of a repository's files, downloaded unless they are cached already.
 
-    Raises MissingDependency, which says why and how else to get them.
+    A terminal gets a progress bar. Raises MissingDependency, which says why and how else to get them.
     """
     try:
         return Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True))
@@ -43,6 +45,8 @@ def fetch(name: str, *, download: bool = True) -> Path:
     except HFValidationError as error:
         raise MissingDependency(f"There is no model {name!r}: it is neither a folder nor a repository name.") from error
     logger.info("downloading the model %s", name)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         return Path(snapshot_download(name, allow_patterns=FILES))
     except (GatedRepoError, RepositoryNotFoundError) as error:
