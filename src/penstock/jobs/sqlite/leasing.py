@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import msgspec
 
 from penstock.jobs.options import JobsOptions
+from penstock.jobs.rules import Rules
+from penstock.jobs.sqlite.operations import miss_deadlines
 from penstock.jobs.sqlite.rows import encode, jobs, read
 from penstock.jobs.sqlite.submit import WHOLE_CLASS, Lane, save_lanes
 from penstock.types import Job, Priority
@@ -49,9 +51,10 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     run_at: float
 
 
-def lease(cx: sqlite3.Connection, ask: Ask, options: JobsOptions, now: float, until: float) -> list[Job]:
+def lease(cx: sqlite3.Connection, ask: Ask, options: JobsOptions, rules: Rules, now: float, until: float) -> list[Job]:
     """Take the jobs; `until` is when the lease ends by the steady clock."""
     cx.execute(_PROMOTE, (now,))
+    miss_deadlines(cx, rules, now)
     chosen = pick(_heads(cx, ask, now), ask, options, now)
     if not chosen:
         return []

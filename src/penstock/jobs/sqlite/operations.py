@@ -155,11 +155,16 @@ LEASE_LOST = "state = 'running' AND (lease_until <= ?1 OR lease_until > ?2)"
 DEADLINE_MISSED = "state = 'queued' AND deadline <= ?"
 
 
+def miss_deadlines(cx: sqlite3.Connection, rules: Rules, now: float) -> int:
+    """Fail queued jobs that are past their deadline; returns how many."""
+    return change_where(cx, f"{DEADLINE_MISSED} LIMIT {_BATCH}", (now,), rules.miss_deadline, now)
+
+
 def expire(cx: sqlite3.Connection, options: JobsOptions, rules: Rules, now: float, steady: float) -> int:
     """One bounded round of tidying; returns how many jobs it touched."""
     bounds = (steady, steady + 2 * options.lease_s)
     changed = change_where(cx, f"{LEASE_LOST} LIMIT {_BATCH}", bounds, rules.lose, now)
-    changed += change_where(cx, f"{DEADLINE_MISSED} LIMIT {_BATCH}", (now,), rules.miss_deadline, now)
+    changed += miss_deadlines(cx, rules, now)
     changed += _forget(cx, "expires_at", now)
     _drop_events(cx, "events_until", now)
     cx.execute("DELETE FROM measure WHERE slot < ?", (int((now - histogram.KEEP_S) // histogram.SLOT_S),))

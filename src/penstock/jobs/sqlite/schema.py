@@ -66,7 +66,7 @@ CREATE TABLE worker (id TEXT PRIMARY KEY, info TEXT NOT NULL, seen REAL NOT NULL
 def connect(path: str, *, cached_statements: int = 128) -> sqlite3.Connection:
     """A connection that may be handed between threads (one at a time) and never begins a transaction by itself."""
     cx = sqlite3.connect(
-        path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=cached_statements
+        path, timeout=2.0, isolation_level=None, check_same_thread=False, cached_statements=cached_statements
     )
     cx.execute("PRAGMA temp_store = MEMORY")
     return cx

@@ -147,7 +147,8 @@ class SqliteStore(JobStore):
     async def _lease(self, worker_id: str, kinds: Sequence[str], n: int, background: int) -> Sequence[Job]:
         ask = leasing.Ask(worker_id, kinds, n, background, self._rng.randrange(self.options.aged_every))
         return await self._writer.run(
-            lambda cx: leasing.lease(cx, ask, self.options, self._clock.wall(), self._lease_until()), durable=False
+            lambda cx: leasing.lease(cx, ask, self.options, self._rules, self._clock.wall(), self._lease_until()),
+            durable=False,
         )
 
     def beat(self, worker_id: str, leases: Mapping[str, int]) -> Beat:

@@ -164,6 +164,22 @@ local function lose(job)
     end
 end
 
+-- Fail queued jobs that are past their deadline; returns how many.
+local function miss_deadlines()
+    local missed = 0
+    for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', number(NOW), 'LIMIT', 0, 500)) do
+        local job = load(id)
+        if job and job.state == 'queued' then
+            local failure = failed(job, S.expired .. job.attempt .. ',"at":')
+            finalise(job, 'failed', S.expired_final, nil, failure)
+            missed = missed + 1
+        else
+            call('ZREM', P .. 'deadlines', id)
+        end
+    end
+    return missed
+end
+
 -- Write what was gathered; every script that changes something ends with it.
 local function flush()
     for _, lane in pairs(lanes) do

@@ -10,16 +10,7 @@ for _, bounds in ipairs({{'-inf', number(NOW)}, {'(' .. number(NOW + 2 * S.lease
     end
 end
 
-for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', number(NOW), 'LIMIT', 0, most)) do
-    local job = load(id)
-    if job and job.state == 'queued' then
-        local failure = failed(job, S.expired .. job.attempt .. ',"at":')
-        finalise(job, 'failed', S.expired_final, nil, failure)
-        changed = changed + 1
-    else
-        call('ZREM', P .. 'deadlines', id)
-    end
-end
+changed = changed + miss_deadlines()
 
 for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'events_until', '-inf', number(NOW), 'LIMIT', 0, most)) do
     call('DEL', P .. 'e:' .. id)

@@ -2,6 +2,7 @@
 -- due ('' for none) and the jobs.
 local worker, n, background, phase = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local next_due = ''
+miss_deadlines()
 for _, class in ipairs(CLASSES) do
     for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'due:' .. class, '-inf', number(NOW), 'LIMIT', 0, 500)) do
         local job = load(id)
