@@ -105,7 +105,10 @@ end
 
 local function release(job)
     call('ZREM', P .. 'leases', job.id)
-    if job.alone and call('HGET', P .. 'alone', job.worker) == job.id then call('HDEL', P .. 'alone', job.worker) end
+    if job.alone and call('HGET', P .. 'alone', job.worker) == job.id then
+        call('HDEL', P .. 'alone', job.worker)
+        wakes.ready = true -- this worker may take the next one now
+    end
 end
 
 -- A failure's text ends where its time belongs.

@@ -1,0 +1,41 @@
+"""A worker process: `python worker_process.py URL LEDGER`. Every attempt leaves lines in the ledger."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from penstock.jobs import JobsOptions, WorkerOptions, open_store
+from penstock.jobs.worker import JobContext, Worker
+from penstock.types import JSON
+
+LEASE_S = 1.0
+
+
+async def main(url: str, ledger: str) -> None:
+    def note(context: JobContext, what: str) -> None:
+        line = f"{context.job.id} {context.attempt} {what}\n"
+        with Path(ledger).open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    async def work(context: JobContext) -> JSON:
+        note(context, "begun")
+        await asyncio.sleep(context.job.payload.get("seconds", 0))
+        note(context, "done")
+        return context.attempt
+
+    async def poison(context: JobContext) -> JSON:
+        note(context, "begun")
+        await asyncio.sleep(0.05)
+        os._exit(139)
+
+    async with open_store(url, JobsOptions(lease_s=LEASE_S)) as store:
+        options = WorkerOptions(background=100, sweep_s=0.1, grace_s=10)
+        worker = Worker(store, {"work": work, "poison": poison}, options)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+        await worker.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
