@@ -16,111 +16,125 @@ the odd-numbered ones. `answer_p50_ms` is the CPU time of finding the quotes in 
 
 import argparse
 import asyncio
+import hashlib
 import json
 import statistics
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from penstock.filters import parse_filter
+from penstock.ids import chunk_id, new_id
+from penstock.ledger import open_ledger
+from penstock.ledger.base import Ledger, NewVersion
 from penstock.models.base import Embedder, Lane, Role
 from penstock.models.options import ModelsOptions
 from penstock.models.pool import ModelPool
 from penstock.pipeline.answer import Answerer
 from penstock.pipeline.beir import BeirFolder, JudgedQuery, Passage
 from penstock.pipeline.chunking.chunker import Chunker
-from penstock.pipeline.fusion import fuse
 from penstock.pipeline.parsing.records import ParsedDocument
 from penstock.pipeline.passages import passage_text
-from penstock.pipeline.retrieve import known_share
-from penstock.stores import IndexQuery, IndexRow, IndexStore, open_index
-from penstock.stores.base import Vector
-from penstock.types import Chunk, CollectionOptions, Hit
+from penstock.pipeline.retrieve import Retriever
+from penstock.stores import IndexRow, IndexStore, open_index
+from penstock.types import DEFAULT_TENANT, Chunk, CollectionOptions, Document, Hit
 
 LIMIT = 8
-CANDIDATES = 100
 DEFAULT_FOLDERS = ("squad-dev", "cmrc-drcd-zh")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question, its vector, and the article (the title of its relevant passage) that answers it."""
+    """A question and the article (the title of its relevant passage) that answers it."""
 
     query: JudgedQuery
-    vector: Vector
     article: str
 
 
-class Collection:
-    """One folder in an index of its own."""
+class Bench:
+    """Ledger, index and retriever as a worker has them."""
 
-    def __init__(self, folder: Path, index: IndexStore, embedder: Embedder) -> None:
+    def __init__(self, ledger: Ledger, index: IndexStore, pool: ModelPool) -> None:
+        self.ledger = ledger
+        self.index = index
+        self.pool = pool
+        self.retriever = Retriever(ledger, index, pool)
+
+
+class Corpus:
+    """One folder as a collection."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
         self.name = folder.name
+        self._bench = bench
         self._folder = BeirFolder(folder)
-        self._index = index
-        self._embedder = embedder
-        self._chunks: dict[str, Chunk] = {}
 
     async def fill(self, passages: int | None) -> None:
-        info = self._embedder.info
-        options = CollectionOptions()
-        chunker = Chunker(self._embedder.tokenizer, min(options.chunk_tokens, info.max_tokens), options.chunk_overlap)
+        bench, options = self._bench, CollectionOptions()
+        embedder = await bench.pool.embedder("default")
+        tokens = min(options.chunk_tokens, embedder.info.max_tokens)
+        chunker = Chunker(embedder.tokenizer, tokens, options.chunk_overlap)
+        self.collection = await bench.ledger.create_collection(DEFAULT_TENANT, self.name, options)
+        await bench.index.create(self.collection.id, embedder.info.dimensions)
         corpus = list(self._folder.passages())[:passages]
         self._titles = {passage.id: passage.title for passage in corpus}
-        await self._index.create(self.name, info.dimensions)
         for batch in batches(corpus, 256):
-            chunks = [chunk for passage in batch for chunk in cut(passage, chunker, options.chunker)]
-            self._chunks.update((chunk.id, chunk) for chunk in chunks)
-            texts = [passage_text(chunk) for chunk in chunks]
-            vectors = await self._embedder.embed(texts, role=Role.PASSAGE, lane=Lane.BULK)
-            await self._index.upsert(
-                self.name,
-                [
-                    IndexRow(
-                        chunk_id=chunk.id,
-                        document_id=chunk.document_id,
-                        version_id=chunk.document_id,
-                        text=text,
-                        vector=vector,
-                        metadata={"article": chunk.headings[0]},
-                    )
-                    for chunk, text, vector in zip(chunks, texts, vectors, strict=True)
-                ],
+            await self._add(batch, chunker, embedder)
+        await bench.index.optimise(self.collection.id)
+
+    async def _add(self, batch: Sequence[Passage], chunker: Chunker, embedder: Embedder) -> None:
+        versions = [
+            NewVersion(
+                name=passage.id,
+                sha256=hashlib.sha256(passage.id.encode()).hexdigest(),
+                size_bytes=len(passage.text.encode()),
+                media_type="text/plain",
+                job_id=new_id("job"),
+                metadata={"article": passage.title},
             )
-        await self._index.optimise(self.name)
+            for passage in batch
+        ]
+        accepted = await self._bench.ledger.accept(DEFAULT_TENANT, self.name, versions)
+        cuts = [cut(passage, one.document, chunker) for passage, one in zip(batch, accepted, strict=True)]
+        chunks = [chunk for chunks in cuts for chunk in chunks]
+        texts = [passage_text(chunk) for chunk in chunks]
+        vectors = await embedder.embed(texts, role=Role.PASSAGE, lane=Lane.BULK)
+        rows = [
+            IndexRow(
+                chunk_id=chunk.id,
+                document_id=chunk.document_id,
+                version_id=chunk.version_id,
+                text=text,
+                vector=vector,
+                metadata={"article": chunk.headings[0]},
+            )
+            for chunk, text, vector in zip(chunks, texts, vectors, strict=True)
+        ]
+        await self._bench.index.upsert(self.collection.id, rows)
+        for version, own in zip(accepted, cuts, strict=True):
+            await self._bench.ledger.finish_version(version.document.version_id, own, pages=0)
 
-    async def questions(self, n: int) -> list[Asked]:
-        """`n` odd-numbered questions, evenly spread, whose passages are there."""
-        there = [query for query in self._folder.queries()[1::2] if set(query.relevant) <= set(self._titles)]
+    def questions(self, n: int, *, parity: int = 1) -> list[Asked]:
+        """`n` odd-numbered questions (even: `parity` 0), evenly spread, whose passages are there."""
+        there = [query for query in self._folder.queries()[parity::2] if set(query.relevant) <= set(self._titles)]
         chosen = there[:: max(1, len(there) // n)][:n]
-        vectors = await self._embedder.embed([query.text for query in chosen], role=Role.QUERY, lane=Lane.BULK)
-        return [
-            Asked(query, vector, self._titles[next(iter(query.relevant))])
-            for query, vector in zip(chosen, vectors, strict=True)
-        ]
+        return [Asked(query, self._titles[next(iter(query.relevant))]) for query in chosen]
 
-    async def hits(self, asked: Asked, *, without: str | None = None) -> list[Hit]:
-        hidden = parse_filter({"article": {"ne": without}} if without is not None else None)
-        text = asked.query.text
-        found = await self._index.search(
-            self.name, IndexQuery(k=CANDIDATES, vector=asked.vector, text=text, filter=hidden)
-        )
-        ranked = fuse(found, known=known_share(self._embedder, text))[:LIMIT]
-        return [
-            Hit(chunk=self._chunks[one.chunk_id], document_name=self.name, score=score, dense_score=one.dense)
-            for score, one in ranked
-        ]
+    async def hits(self, asked: Asked, *, without: str | None = None) -> Sequence[Hit]:
+        where = {"article": {"ne": without}} if without is not None else None
+        found = await self._bench.retriever.retrieve(self.collection, asked.query.text, limit=LIMIT, filter=where)
+        return found.hits
 
 
-async def measure(collection: Collection, own: Sequence[Asked], foreign: Sequence[Asked]) -> dict[str, float]:
+async def measure(corpus: Corpus, own: Sequence[Asked], foreign: Sequence[Asked]) -> dict[str, float]:
     answerer = Answerer()
     first, any_quote, found, spent = [], [], [], []
     for asked in own:
-        hits = await collection.hits(asked)
+        hits = await corpus.hits(asked)
         started = time.process_time()
         answer = await answerer.answer(asked.query.text, hits)
         spent.append((time.process_time() - started) * 1000)
@@ -129,9 +143,9 @@ async def measure(collection: Collection, own: Sequence[Asked], foreign: Sequenc
         any_quote.append(any(right))
         found.append(answer.found)
     held_out = [
-        await answerer.answer(asked.query.text, await collection.hits(asked, without=asked.article)) for asked in own
+        await answerer.answer(asked.query.text, await corpus.hits(asked, without=asked.article)) for asked in own
     ]
-    strange = [await answerer.answer(asked.query.text, await collection.hits(asked)) for asked in foreign]
+    strange = [await answerer.answer(asked.query.text, await corpus.hits(asked)) for asked in foreign]
     return {
         "questions": len(own),
         "answered_1": statistics.mean(first),
@@ -143,14 +157,14 @@ async def measure(collection: Collection, own: Sequence[Asked], foreign: Sequenc
     }
 
 
-def cut(passage: Passage, chunker: Chunker, strategy: str) -> Iterator[Chunk]:
-    parsed = ParsedDocument(text=passage.text, media_type="text/plain")
-    for position, piece in enumerate(chunker.chunk(parsed, strategy)):
-        yield Chunk(
-            id=f"{passage.id}:{position}",
-            document_id=passage.id,
-            version_id=passage.id,
-            collection_id="answers",
+def cut(passage: Passage, document: Document, chunker: Chunker) -> list[Chunk]:
+    pieces = chunker.chunk(ParsedDocument(text=passage.text, media_type="text/plain"), CollectionOptions().chunker)
+    return [
+        Chunk(
+            id=chunk_id(document.version_id, position),
+            document_id=document.id,
+            version_id=document.version_id,
+            collection_id=document.collection_id,
             position=position,
             text=piece.text,
             start=piece.start,
@@ -158,6 +172,8 @@ def cut(passage: Passage, chunker: Chunker, strategy: str) -> Iterator[Chunk]:
             tokens=piece.tokens,
             headings=(passage.title,),
         )
+        for position, piece in enumerate(pieces)
+    ]
 
 
 def has_answer(quote: str, answers: Sequence[str]) -> bool:
@@ -173,20 +189,31 @@ def batches(items: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:
         yield items[start : start + size]
 
 
-async def run(folders: Sequence[Path], *, passages: int | None, questions: int) -> dict[str, dict[str, float]]:
+@asynccontextmanager
+async def open_bench() -> AsyncIterator[Bench]:
     with TemporaryDirectory(prefix="penstock-answers-") as place:
-        async with ModelPool(ModelsOptions()) as pool, open_index(f"lancedb://{place}") as index:
-            embedder = await pool.embedder("default")
-            collections = [Collection(folder, index, embedder) for folder in folders]
-            for collection in collections:
-                await collection.fill(passages)
-            asked = [await collection.questions(questions) for collection in collections]
-            return {
-                collection.name: await measure(
-                    collection, asked[i], [one for j, own in enumerate(asked) if j != i for one in own[::2]]
-                )
-                for i, collection in enumerate(collections)
-            }
+        async with (
+            ModelPool(ModelsOptions()) as pool,
+            open_ledger("memory://") as ledger,
+            open_index(f"lancedb://{place}") as index,
+        ):
+            yield Bench(ledger, index, pool)
+
+
+async def run(folders: Sequence[Path], *, passages: int | None, questions: int) -> dict[str, dict[str, float]]:
+    async with open_bench() as bench:
+        corpora = [Corpus(bench, folder) for folder in folders]
+        for corpus in corpora:
+            await corpus.fill(passages)
+        asked = {corpus.name: corpus.questions(questions) for corpus in corpora}
+        return {
+            corpus.name: await measure(
+                corpus,
+                asked[corpus.name],
+                [one for name, own in asked.items() if name != corpus.name for one in own[::2]],
+            )
+            for corpus in corpora
+        }
 
 
 def main() -> None:
