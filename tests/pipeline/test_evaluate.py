@@ -127,14 +127,13 @@ def test_quality_counts_as_trec_eval_does() -> None:
 async def test_fused_is_not_below_the_better_lane_on_real_questions(
     shared_data: Path, tmp_path: Path, embedder: Embedder
 ) -> None:
-    """Over a part of SQuAD dev; the whole is measured by `penstock eval`."""
+    """Over every 16th passage of SQuAD dev; the whole is measured by `penstock eval`."""
     source, part = shared_data / "squad-dev", tmp_path / "part"
     part.mkdir()
-    for file, lines in (("corpus.jsonl", 120), ("queries.jsonl", 2000), ("qrels.tsv", 2001)):
-        with (source / file).open(encoding="utf-8") as whole:
-            (part / file).write_text(
-                "".join(line for line, _ in zip(whole, range(lines), strict=False)), encoding="utf-8"
-            )
+    passages = (source / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
+    (part / "corpus.jsonl").write_text("\n".join(passages[::16]), encoding="utf-8")
+    for file in ("queries.jsonl", "qrels.tsv"):
+        (part / file).write_bytes((source / file).read_bytes())
     known = {passage.id for passage in BeirFolder(part).passages()}
     rows = (part / "qrels.tsv").read_text(encoding="utf-8").splitlines()
     (part / "qrels.tsv").write_text("\n".join(row for row in rows if row.split("\t")[1] in known), encoding="utf-8")

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from penstock.pipeline.fusion import fuse
+from penstock.pipeline.evidence import Evidence
+from penstock.pipeline.fusion import Mode, fuse, score
 from penstock.stores import Candidate, LaneHits
 
 
@@ -12,12 +13,13 @@ def hits(*scores: tuple[float | None, float | None], rows: int = 1000, mean: flo
     return LaneHits(candidates=candidates, rows=rows, dense_mean=mean, dense_std=std)
 
 
-def order(found: LaneHits, **options: float) -> str:
-    return "".join(one.chunk_id for _, one in fuse(found, **options))  # type: ignore[arg-type]
+def order(found: LaneHits, *, mode: Mode = "fused", known: float = 1.0) -> str:
+    return "".join(one.candidate.chunk_id for one in fuse(found, mode=mode, known=known))
 
 
 def test_nothing_found_is_nothing() -> None:
     assert fuse(LaneHits()) == []
+    assert score([]) == []
 
 
 def test_the_lane_that_stands_out_decides() -> None:
@@ -30,17 +32,16 @@ def test_a_lane_that_says_the_same_of_all_decides_nothing() -> None:
     assert order(hits((0.52, 10.0), (0.50, 10.0))) == "ab"
 
 
-def test_a_best_that_luck_would_give_too_hardly_counts() -> None:
+def test_a_best_worse_than_luck_hardly_counts() -> None:
     """Of 1000 normal draws the best is 3.2 deviations above the mean."""
-    lucky, clear = ((0.42, 10.0), (0.22, 14.0)), ((0.62, 10.0), (0.42, 14.0))
-    assert order(hits(*lucky)) == "ba"
-    assert order(hits(*clear)) == "ab"
+    assert order(hits((0.35, 10.0), (0.15, 14.0))) == "ba"
+    assert order(hits((0.62, 10.0), (0.42, 14.0))) == "ab"
 
 
 def test_a_question_that_the_model_cannot_read_is_left_to_the_full_text() -> None:
     found = hits((0.9, 10.0), (0.2, 12.0), (0.8, 11.0))
     assert order(found) == "acb"
-    assert order(found, known=0.5) == order(found, known=0.0) == "bca"
+    assert order(found, known=2 / 3) == order(found, known=0.0) == "bca"
 
 
 def test_what_only_one_lane_found_keeps_its_place() -> None:
@@ -51,8 +52,12 @@ def test_what_only_one_lane_found_keeps_its_place() -> None:
 
 def test_modes_rank_by_their_own_lane() -> None:
     found = hits((0.9, 10.0), (0.2, 12.0), (0.8, 11.0))
-    assert [one.chunk_id for _, one in fuse(found, mode="dense", known=0.0)] == ["a", "c", "b"]
-    assert [one.chunk_id for _, one in fuse(found, mode="fulltext")] == ["b", "c", "a"]
+    assert order(found, mode="dense", known=0.0) == "acb"
+    assert order(found, mode="fulltext") == "bca"
+
+
+def test_equal_rows_come_in_the_order_of_their_ids() -> None:
+    assert order(hits(*[(0.5, 5.0)] * 4)) == "abcd"
 
 
 @pytest.mark.parametrize(
@@ -65,19 +70,27 @@ def test_modes_rank_by_their_own_lane() -> None:
     ],
 )
 def test_scores_fall_and_stay_between_zero_and_one(found: LaneHits) -> None:
-    scores = [score for score, _ in fuse(found)]
-    assert scores == sorted(scores, reverse=True)
-    assert all(math.isfinite(score) and 0 <= score <= 1 for score in scores)
+    ranked = fuse(found)
+    assert sum(one.share for one in ranked) == pytest.approx(1)
+    for evidence in ((), [Evidence(1e4, 1.0)], [Evidence(0.0, 0.0)] * len(ranked)):
+        scores = [points for points, _ in score(ranked, evidence)]
+        assert scores == sorted(scores, reverse=True)
+        assert all(math.isfinite(points) and 0 <= points <= 1 for points in scores)
 
 
-def test_equal_rows_come_in_the_order_of_their_ids() -> None:
-    assert order(hits(*[(0.5, 5.0)] * 4)) == "abcd"
+def test_evidence_moves_what_was_examined() -> None:
+    ranked = fuse(hits((0.60, 20.0), (0.58, 19.0), (0.1, 1.0)))
+    assert [one.chunk_id for _, one in score(ranked)] == ["a", "b", "c"]
+    assert [one.chunk_id for _, one in score(ranked, [Evidence(0, 0), Evidence(4, 0.9)])] == ["b", "a", "c"]
 
 
 def test_the_best_score_tells_evidence_from_none() -> None:
-    answered = hits((0.68, 50.0), (0.45, 20.0), (0.40, 18.0))
-    weak = hits((0.42, 14.0), (0.41, 13.0), (0.40, 13.5))
-    assert fuse(answered)[0][0] > 0.8
-    assert fuse(weak)[0][0] < 0.3
-    small = hits((0.60, 20.0), (0.30, 3.0), rows=5, std=0.2)
-    assert fuse(small)[0][0] > 0.6
+    answered = fuse(hits((0.68, 50.0), (0.45, 20.0), (0.40, 18.0)))
+    weak = fuse(hits((0.32, 14.0), (0.31, 13.0), (0.30, 13.5)))
+    assert score(answered, [Evidence(5.0, 0.9)])[0][0] > 0.8
+    assert score(answered)[0][0] > 0.6
+    assert score(weak, [Evidence(1.0, 0.3)] * 3)[0][0] < 0.2
+    one_of_five = fuse(hits((0.65, 20.0), (0.30, 3.0), rows=5, std=0.2))
+    assert score(one_of_five, [Evidence(3.0, 0.7)])[0][0] > 0.6
+    only_one_and_unrelated = fuse(hits((0.05, 0.0), rows=1, mean=0.05, std=0.0))
+    assert score(only_one_and_unrelated, [Evidence(0.0, 0.0)])[0][0] < 0.05

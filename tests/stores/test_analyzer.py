@@ -1,6 +1,6 @@
 import pytest
 
-from penstock.stores.analyzer import MAX_QUERY_TERMS, MAX_TERM_CHARS, Analyzer
+from penstock.stores.analyzer import MAX_QUERY_TERMS, MAX_TERM_CHARS, Analyzer, is_unspaced
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,15 @@ def test_terms(text: str, terms: list[str]) -> None:
     assert Analyzer().terms(text) == terms
 
 
-def test_index_terms_add_exact_words_and_pairs() -> None:
+def test_index_terms_add_words_as_they_stand() -> None:
     assert Analyzer().index_terms("Cracks in the gates 第3章") == [
-        *("crack", "=cracks", "gate", "=gates", "crack_gate"),
+        *("crack", "=cracks", "gate", "=gates"),
         *("第", "3", "=3", "章"),
     ]
+
+
+def test_unspaced_terms_are_told_from_words() -> None:
+    assert [is_unspaced(term) for term in ("桥", "桥梁", "bridge", "3")] == [True, True, False, False]
 
 
 def test_a_long_question_is_cut() -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from penstock.errors import InvalidInput
 from penstock.types import JSON
@@ -43,20 +44,19 @@ class BeirFolder:
     def passages(self) -> Iterator[Passage]:
         """Every passage once, in the file's order."""
         for offset, line, fields in _records(self._corpus):
-            passage = Passage(_id(fields, self._corpus, line), str(fields.get("title") or ""), _text(fields))
+            passage = _passage(_id(fields, self._corpus, line), fields)
             if passage.id not in self._offsets:
                 self._offsets[passage.id] = offset
                 yield passage
 
-    def texts(self, ids: Sequence[str]) -> list[str]:
-        """Titles and texts of passages that `passages` has given before, read from the file again."""
-        found = []
+    def read(self, ids: Sequence[str]) -> list[Passage]:
+        """Passages that `passages` has given before, read from the file again."""
         with self._corpus.open("rb") as file:
-            for passage_id in ids:
-                file.seek(self._offsets[passage_id])
-                fields = json.loads(file.readline())
-                found.append(f"{fields.get('title') or ''}\n{_text(fields)}")
-        return found
+            return [self._at(passage_id, file) for passage_id in ids]
+
+    def _at(self, passage_id: str, file: BinaryIO) -> Passage:
+        file.seek(self._offsets[passage_id])
+        return _passage(passage_id, json.loads(file.readline()))
 
     def queries(self) -> list[JudgedQuery]:
         """The questions that have a relevant passage."""
@@ -102,6 +102,10 @@ def _records(file: Path) -> Iterator[tuple[int, int, Mapping[str, JSON]]]:
                     raise InvalidInput(f"{file}:{number}: expected a JSON object")
                 yield offset, number, fields
             offset += len(line)
+
+
+def _passage(passage_id: str, fields: Mapping[str, JSON]) -> Passage:
+    return Passage(passage_id, str(fields.get("title") or ""), _text(fields))
 
 
 def _id(fields: Mapping[str, JSON], file: Path, line: int) -> str:

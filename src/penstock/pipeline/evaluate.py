@@ -19,12 +19,14 @@ from penstock.errors import InvalidInput
 from penstock.models.base import Embedder, Lane, Role
 from penstock.pipeline.beir import BeirFolder, JudgedQuery, Passage
 from penstock.pipeline.chunking.chunker import Chunker
-from penstock.pipeline.fusion import Mode, fuse
+from penstock.pipeline.evidence import EXAMINED, Examiner
+from penstock.pipeline.fusion import Mode, Ranked, fuse, score
 from penstock.pipeline.metrics import CUT, Quality, mean, quality
 from penstock.pipeline.parsing.records import ParsedDocument
 from penstock.pipeline.passages import passage_text
 from penstock.pipeline.retrieve import LANE_CANDIDATES, known_share
 from penstock.stores import Candidate, IndexQuery, IndexRow, IndexStore, open_index
+from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import Vector
 from penstock.types import JSON, Chunk, CollectionOptions
 
@@ -81,8 +83,8 @@ async def evaluate(
         raise InvalidInput(f"No question of {folder} has a relevant passage, so there is nothing to measure")
     with TemporaryDirectory(prefix="penstock-eval-") as place:
         async with open_index(f"lancedb://{place}") as index:
-            run = _Run(index, embedder, options or CollectionOptions(), report)
-            passages, chunks = await run.fill(collection)
+            run = _Run(collection, index, embedder, options or CollectionOptions(), report)
+            passages, chunks = await run.fill()
             rankings = await run.ask(queries)
     return _summary(collection, queries, rankings, passages, chunks)
 
@@ -90,28 +92,37 @@ async def evaluate(
 class _Run:
     """One index, filled once and asked all questions."""
 
-    def __init__(self, index: IndexStore, embedder: Embedder, options: CollectionOptions, report: Report) -> None:
+    def __init__(
+        self,
+        collection: BeirFolder,
+        index: IndexStore,
+        embedder: Embedder,
+        options: CollectionOptions,
+        report: Report,
+    ) -> None:
+        self._collection = collection
         self._index = index
         self._embedder = embedder
         self._options = options
         self._report = report
         self._in_flight = asyncio.Semaphore(SEARCHES_IN_FLIGHT)
-        self._owners: dict[str, str] = {}
+        self._examiner = Examiner(Analyzer())
+        self._places: dict[str, _Place] = {}
 
-    async def fill(self, collection: BeirFolder) -> tuple[int, int]:
+    async def fill(self) -> tuple[int, int]:
         """Returns the number of passages and of the chunks that they were cut into."""
         info, passages = self._embedder.info, 0
         tokens = min(self._options.chunk_tokens, info.max_tokens)
         chunker = Chunker(self._embedder.tokenizer, tokens, self._options.chunk_overlap)
         await self._index.create(COLLECTION, info.dimensions)
         with ThreadPoolExecutor(1, thread_name_prefix="penstock-eval") as cpu:
-            for batch in _batches(collection.passages(), PASSAGES_A_COMMIT):
-                cut = partial(_chunks, batch, chunker, self._options.chunker)
+            for batch in _batches(self._collection.passages(), PASSAGES_A_COMMIT):
+                cut = partial(_cut, batch, chunker, self._options.chunker)
                 await self._write(await asyncio.get_running_loop().run_in_executor(cpu, cut))
                 passages += len(batch)
                 self._report("index", passages, 0)
         await self._index.optimise(COLLECTION)
-        return passages, len(self._owners)
+        return passages, len(self._places)
 
     async def _write(self, chunks: Sequence[Chunk]) -> None:
         texts = [passage_text(chunk) for chunk in chunks]
@@ -127,7 +138,9 @@ class _Run:
             for chunk, text, vector in zip(chunks, texts, vectors, strict=True)
         ]
         await self._index.upsert(COLLECTION, rows)
-        self._owners.update((chunk.id, chunk.document_id) for chunk in chunks)
+        self._places |= {
+            chunk.id: _Place(chunk.document_id, chunk.position, chunk.start, chunk.end) for chunk in chunks
+        }
 
     async def ask(self, queries: Sequence[JudgedQuery]) -> list[Ranking]:
         """The first ten passages in every mode, question by question."""
@@ -145,27 +158,46 @@ class _Run:
     async def _search(self, text: str, vector: Vector) -> Ranking:
         async with self._in_flight:
             hits = await self._index.search(COLLECTION, IndexQuery(k=LANE_CANDIDATES, vector=vector, text=text))
-        known = known_share(self._embedder, text)
-        return {mode: self._passages(fuse(hits, mode=mode, known=known)) for mode in MODES}
+        ranked = {mode: fuse(hits, mode=mode, known=known_share(self._embedder, text)) for mode in MODES}
+        evidence = self._examiner.examine(text, self._read(ranked["fused"][:EXAMINED]))
+        return {mode: self._passages(score(rows, evidence if mode == "fused" else ())) for mode, rows in ranked.items()}
 
-    def _passages(self, ranked: Sequence[tuple[float, Candidate]]) -> list[str]:
-        return list(dict.fromkeys(self._owners[one.chunk_id] for _, one in ranked))[:CUT]
+    def _read(self, ranked: Sequence[Ranked]) -> list[Chunk]:
+        places = [self._places[one.candidate.chunk_id] for one in ranked]
+        passages = self._collection.read([place.document_id for place in places])
+        return [place.of(passage) for place, passage in zip(places, passages, strict=True)]
+
+    def _passages(self, scored: Sequence[tuple[float, Candidate]]) -> list[str]:
+        return list(dict.fromkeys(self._places[one.chunk_id].document_id for _, one in scored))[:CUT]
 
 
-def _chunks(passages: Sequence[Passage], chunker: Chunker, strategy: str) -> list[Chunk]:
-    return [
-        Chunk(
-            id=f"{passage.id}:{position}",
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a chunk stands in its passage: the texts stay on the disk."""
+
+    document_id: str
+    position: int
+    start: int
+    end: int
+
+    def of(self, passage: Passage) -> Chunk:
+        return Chunk(
+            id=f"{passage.id}:{self.position}",
             document_id=passage.id,
             version_id=passage.id,
             collection_id=COLLECTION,
-            position=position,
-            text=piece.text,
-            start=piece.start,
-            end=piece.end,
-            tokens=piece.tokens,
+            position=self.position,
+            text=passage.text[self.start : self.end],
+            start=self.start,
+            end=self.end,
+            tokens=0,
             headings=(passage.title,) if passage.title else (),
         )
+
+
+def _cut(passages: Sequence[Passage], chunker: Chunker, strategy: str) -> list[Chunk]:
+    return [
+        _Place(passage.id, position, piece.start, piece.end).of(passage)
         for passage in passages
         for position, piece in enumerate(
             chunker.chunk(ParsedDocument(text=passage.text, media_type="text/plain"), strategy)
@@ -192,11 +224,15 @@ def _summary(
 
 def _answer_in_top(collection: BeirFolder, queries: Sequence[JudgedQuery], rankings: Sequence[Ranking]) -> float | None:
     found = [
-        any(answer in text for text in map(_plain, collection.texts(ranking["fused"])) for answer in answers)
+        any(answer in text for text in _texts(collection, ranking["fused"]) for answer in answers)
         for query, ranking in zip(queries, rankings, strict=True)
         if (answers := [_plain(answer) for answer in query.answers])
     ]
     return sum(found) / len(found) if found else None
+
+
+def _texts(collection: BeirFolder, ids: Sequence[str]) -> list[str]:
+    return [_plain(f"{passage.title}\n{passage.text}") for passage in collection.read(ids)]
 
 
 def _plain(text: str) -> str:

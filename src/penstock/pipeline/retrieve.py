@@ -1,4 +1,4 @@
-"""From a question to the passages that may answer it: embed, search both lanes, fuse, ask the ledger for the texts."""
+"""From a question to the passages that may answer it: embed, search both lanes, fuse, read the texts, weigh them."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,9 @@ from penstock.filters import Filter, parse_filter
 from penstock.ledger.base import Found, Ledger
 from penstock.models.base import Embedder, Lane, Role
 from penstock.models.pool import ModelPool
-from penstock.pipeline.fusion import Mode, fuse
+from penstock.pipeline.evidence import EXAMINED, Examiner
+from penstock.pipeline.fusion import Mode, Ranked, fuse, score
+from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import Candidate, IndexQuery, IndexStore, Vector
 from penstock.types import JSON, Collection, Hit
 
@@ -44,6 +46,7 @@ class Retriever:
         self._ledger = ledger
         self._index = index
         self._pool = pool
+        self._examiner = Examiner(Analyzer())
 
     async def retrieve(
         self,
@@ -81,27 +84,34 @@ class Retriever:
         k = max(LANE_CANDIDATES, 2 * limit)
         text = None if question.mode == "dense" else question.text
         while True:
-            found = await self._index.search(
-                collection.id, IndexQuery(k=k, vector=question.vector, text=text, filter=where)
-            )
+            query = IndexQuery(k=k, vector=question.vector, text=text, filter=where)
+            found = await self._index.search(collection.id, query)
             ranked = fuse(found, mode=question.mode, known=question.known)
-            hits = await self._visible(collection, ranked, limit)
+            hits = self._weigh(question, await self._visible(collection, ranked, limit))
             if len(hits) >= limit or len(found.candidates) < k or k >= MAX_CANDIDATES:
-                return hits
+                return _prefer_distinct(hits, limit)
             k *= 4
 
     async def _visible(
-        self, collection: Collection, ranked: Sequence[tuple[float, Candidate]], limit: int
-    ) -> list[Hit]:
-        hits: list[Hit] = []
-        step = limit + LANE_CANDIDATES // 10
+        self, collection: Collection, ranked: Sequence[Ranked], limit: int
+    ) -> list[tuple[Ranked, Found]]:
+        """The first visible ones, enough to examine and to have `limit` different texts if there are as many."""
+        visible: list[tuple[Ranked, Found]] = []
+        step = max(limit, EXAMINED)
         for start in range(0, len(ranked), step):
             part = ranked[start : start + step]
-            visible = await self._ledger.get_chunks(collection.id, [one.chunk_id for _, one in part])
-            hits += [_hit(visible[one.chunk_id], score, one) for score, one in part if one.chunk_id in visible]
-            if len({hit.chunk.text for hit in hits}) >= limit:
+            found = await self._ledger.get_chunks(collection.id, [one.candidate.chunk_id for one in part])
+            visible += [(one, found[one.candidate.chunk_id]) for one in part if one.candidate.chunk_id in found]
+            if len(visible) >= EXAMINED and len({row.chunk.text for _, row in visible}) >= limit:
                 break
-        return _prefer_distinct(hits, limit)
+        return visible
+
+    def _weigh(self, question: _Question, visible: Sequence[tuple[Ranked, Found]]) -> list[Hit]:
+        chunks = [found.chunk for _, found in visible[:EXAMINED]]
+        evidence = self._examiner.examine(question.text, chunks) if question.mode == "fused" else []
+        by_id = {found.chunk.id: found for _, found in visible}
+        scored = score([one for one, _ in visible], evidence)
+        return [_hit(by_id[one.chunk_id], points, one) for points, one in scored]
 
 
 def known_share(embedder: Embedder, query: str) -> float:
@@ -111,11 +121,11 @@ def known_share(embedder: Embedder, query: str) -> float:
     return 1 - unknown / max(len(tokens), 1)
 
 
-def _hit(found: Found, score: float, one: Candidate) -> Hit:
+def _hit(found: Found, points: float, one: Candidate) -> Hit:
     return Hit(
         chunk=found.chunk,
         document_name=found.document_name,
-        score=round(score, 6),
+        score=round(points, 6),
         dense_score=one.dense,
         fulltext_score=one.fulltext,
         metadata=found.metadata,

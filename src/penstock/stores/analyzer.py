@@ -19,6 +19,7 @@ _UNSPACED = (
     "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _RUNS = re.compile(rf"([{_UNSPACED}]+)|([^\W_{_UNSPACED}]+)")
+_UNSPACED_RUN = re.compile(f"[{_UNSPACED}]")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 
 # Words that say how something is asked, not what about. Without them BM25's best hit on SQuAD dev is right in 79.2 % of
@@ -50,23 +51,21 @@ class Analyzer:
         return found
 
     def index_terms(self, text: str) -> list[str]:
-        """What is indexed and searched: `terms`, and beside each stem the word as it stands and the pair with the stem
-        before it, so that exact words and phrases count more. On SQuAD dev this lifts the fused hit@1 by two points."""
+        """What is indexed and searched: `terms`, and after each stem the word as it stands (`=word`), so that exact
+        forms count more. On SQuAD dev this lifts BM25's recall@10 from 95.4 % to 95.8 %, hit@1 by a point."""
         found: list[str] = []
-        before = ""
         for unspaced, word in _runs(text):
-            if unspaced:
-                found += _grams(unspaced)
-                before = ""
-                continue
-            stem = self._stem(word)
-            found += (stem, f"={word}", f"{before}_{stem}") if before else (stem, f"={word}")
-            before = stem
+            found += _grams(unspaced) if unspaced else (self._stem(word), f"={word}")
         return found
 
     def query_terms(self, text: str) -> list[str]:
         """The first `MAX_QUERY_TERMS` index terms of a question: a pasted page must not cost a scan of the index."""
         return self.index_terms(text[:MAX_QUERY_CHARS])[:MAX_QUERY_TERMS]
+
+
+def is_unspaced(term: str) -> bool:
+    """Whether a term is of a script without spaces: a character, or a pair that overlaps with its neighbours."""
+    return _UNSPACED_RUN.match(term) is not None
 
 
 def _runs(text: str) -> Iterator[tuple[str, str]]:

