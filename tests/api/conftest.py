@@ -17,6 +17,7 @@ from penstock.app import Services
 from penstock.blobs import open_blobs
 from penstock.errors import ProviderError
 from penstock.jobs import WorkerOptions, open_store
+from penstock.jobs.base import JobFilter
 from penstock.jobs.worker import Handler, JobContext, Worker
 from penstock.ledger import open_ledger
 from penstock.pipeline.intake import Intake
@@ -36,6 +37,18 @@ async def open_services(data_dir: Path, **options: Any) -> AsyncIterator[Service
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
     async with open_services(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+def nothing_stored(services: Services) -> Callable[[], Awaitable[bool]]:
+    """Whether there is no blob, no document and no job."""
+
+    async def nothing_stored() -> bool:
+        blobs = [blob async for blob in services.blobs.list()]
+        documents = (await services.ledger.list_documents("default")).documents
+        return not blobs and not documents and not await services.jobs.count(JobFilter())
+
+    return nothing_stored
 
 
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]

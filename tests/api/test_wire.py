@@ -2,7 +2,7 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ import pytest
 from penstock.api import protocol
 from penstock.api.body import BodyLimitMiddleware
 from penstock.api.problems import BadBody
-from penstock.app import Services
-from penstock.jobs.base import JobFilter
 
 MIB = 1024 * 1024
 HEAD = b'--x\r\nContent-Disposition: form-data; name="files"; filename="big.txt"\r\n\r\n'
+NothingStored = Callable[[], Awaitable[bool]]
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 
 
@@ -32,11 +31,6 @@ async def big_file(mebibytes: int) -> AsyncIterator[bytes]:
     for _ in range(mebibytes * 16):
         yield b"x" * 65536
     yield b"\r\n--x--\r\n"
-
-
-async def nothing_stored(services: Services) -> bool:
-    blobs = [blob async for blob in services.blobs.list()]
-    return not blobs and not await services.jobs.count(JobFilter())
 
 
 def peak_rss_mib() -> float:
@@ -64,7 +58,7 @@ async def raw(server: Any, *parts: bytes) -> bytes:
 @pytest.mark.case(31)
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
 async def test_300_megabytes_are_refused_early_in_constant_memory(
-    services: Services, wire: httpx.AsyncClient, tmp_path: Path, declared: bool
+    nothing_stored: NothingStored, wire: httpx.AsyncClient, tmp_path: Path, declared: bool
 ) -> None:
     size = len(HEAD) + 300 * MIB + len(b"\r\n--x--\r\n")
     headers = {**FORM, "content-length": str(size)} if declared else FORM
@@ -72,21 +66,21 @@ async def test_300_megabytes_are_refused_early_in_constant_memory(
     reply = await wire.post("/v1/documents", content=big_file(300), headers=headers)
     assert (reply.status_code, reply.json()["code"]) == (413, "too_large")
     assert peak_rss_mib() - before < 50
-    assert await nothing_stored(services)
+    assert await nothing_stored()
     assert not [*tmp_path.iterdir()]  # noqa: ASYNC240
 
 
 @pytest.mark.case(31)
-async def test_a_length_that_is_too_small_does_not_get_more_in(services: Services, server: Any) -> None:
+async def test_a_length_that_is_too_small_does_not_get_more_in(nothing_stored: NothingStored, server: Any) -> None:
     head = b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     start = head + b"Content-Length: %d\r\n\r\n" % (len(HEAD) + 10) + HEAD
     assert (await raw(server, start + b"x" * 1000)).startswith(b"HTTP/1.1 400")
     await raw(server, start, *[b"x" * MIB] * 20)
-    assert await nothing_stored(services)
+    assert await nothing_stored()
 
 
 @pytest.mark.case(31)
-async def test_a_client_that_waits_for_leave_is_refused_before_it_sends(services: Services, server: Any) -> None:
+async def test_a_client_that_waits_for_leave_is_refused_before_it_sends(server: Any) -> None:
     said = await raw(
         server,
         b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -96,7 +90,9 @@ async def test_a_client_that_waits_for_leave_is_refused_before_it_sends(services
 
 
 @pytest.mark.case(31)
-async def test_an_upload_that_breaks_off_leaves_nothing(services: Services, server: Any, tmp_path: Path) -> None:
+async def test_an_upload_that_breaks_off_leaves_nothing(
+    nothing_stored: NothingStored, server: Any, tmp_path: Path
+) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(
         b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -108,7 +104,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(services: Services, serv
     async with httpx.AsyncClient(base_url=server.url) as client:
         while "penstock_http_requests_in_progress 1.0" not in (await client.get("/metrics")).text:
             pass
-    assert await nothing_stored(services)
+    assert await nothing_stored()
     assert not [*tmp_path.iterdir()]  # noqa: ASYNC240
 
 

@@ -94,18 +94,13 @@ class AuthMiddleware:
         await self._app(scope, receive, send)
 
 
-def caller_of(request: Request) -> Caller:
+async def _reader(request: Request) -> Caller:
     found = request.scope["penstock.caller"]
     assert isinstance(found, Caller)
     return found
 
 
-async def _reader(request: Request) -> Caller:
-    return caller_of(request)
-
-
-async def _writer(request: Request) -> Caller:
-    caller = caller_of(request)
+async def _writer(caller: Annotated[Caller, Depends(_reader)]) -> Caller:
     if not caller.may_write:
         raise Forbidden("This API key may only read. Use one with the scope `write`.")
     return caller

@@ -4,6 +4,7 @@ Nothing that a caller sent is echoed beyond what its own library put into a mess
 told: an error that we did not foresee is a 500 with the request id to look for in the log.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -33,6 +34,8 @@ from penstock.errors import (
     UnsupportedMedia,
 )
 from penstock.types import Failure
+
+logger = logging.getLogger(__name__)
 
 STATUS: Mapping[type[PenstockError], int] = {
     InvalidInput: 422,
@@ -150,6 +153,8 @@ async def penstock_problem(request: Request, exc: Exception) -> Response:
     """The answer to an error of our own tree."""
     assert isinstance(exc, PenstockError)
     status = status_of(exc)
+    if status == 500:
+        logger.error("Request %s failed", request.scope.get("penstock.request_id"), exc_info=exc)
     return problem_response(
         status,
         exc.message if status != 500 else _unforeseen(request),

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
 
+from penstock.api.auth import is_loopback
 from penstock.api.main import create_app
 from penstock.api.protocol import PatientProtocol
 from penstock.app import Services, open_services
@@ -77,11 +77,3 @@ async def refuse_open_door(services: Services) -> None:
             f"Refusing to listen on {host}: no API key exists, so everyone who can reach this machine could read and "
             "delete all documents. Make a key first (`penstock keys create NAME`), or listen on 127.0.0.1."
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address. A name other than `localhost` counts as open."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
