@@ -2,8 +2,8 @@
 
     python bench/main_job.py [--corpus DIR] [--quick] [--json]
 
-DIR holds `corpus.jsonl` and `queries.jsonl` in BEIR's layout; each passage is uploaded as a document of its own. Ingest and
-raw embedding alternate, so that a machine whose speed drifts does not favour either.
+DIR holds `corpus.jsonl` and `queries.jsonl` in BEIR's layout; each passage is uploaded as a document of its own.
+Ingest and raw embedding alternate, so that a machine whose speed drifts does not favour either.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from penstock.models.options import ModelsOptions
 from penstock.models.pool import ModelPool
 from penstock.types import Answer, DocumentStatus
 
-CORPUS = Path(__file__).parents[2] / "shared" / "data" / "squad-dev"
+CORPUS = Path(__file__).resolve().parents[2] / "shared" / "data" / "squad-dev"
 BATCH = 100
 
 
@@ -67,7 +67,8 @@ async def ingest(client: AsyncClient, collection: str, passages: list[dict[str, 
     texts = [NewText(name=f"{one['_id']}.txt", text=one["text"]) for one in passages]
     for first in range(0, len(texts), BATCH):
         await client.add_texts(texts[first : first + BATCH], collection=collection)
-    while (await client.list_documents(collection=collection, statuses=[DocumentStatus.PENDING], limit=1)).documents:
+    pending = [DocumentStatus.PENDING]
+    while (await client.list_documents(collection=collection, statuses=pending, limit=1)).documents:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     rate = len(passages) / (time.perf_counter() - started)
     found = await client.get_collection(collection)

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import prometheus_client
+
 from penstock.app.lifeline import StopSignal
 from penstock.app.services import Services, open_services
 from penstock.jobs.worker import Worker
@@ -51,6 +53,7 @@ async def run_worker(
             ledger=services.ledger,
             jobs=services.jobs,
             index=engines.index,
+            blobs=services.blobs,
             options=UpkeepOptions(),
             intake=IntakeOptions(),
         )
@@ -79,7 +82,7 @@ async def open_engines(settings: Settings) -> AsyncIterator[Engines]:
         index = await stack.enter_async_context(open_index(settings.index_url, settings.stores))
         generator = OpenAIGenerator(settings.generator) if settings.generator.configured else None
         yield Engines(
-            models=await stack.enter_async_context(ModelPool(settings.models)),
+            models=await stack.enter_async_context(ModelPool(settings.models, registry=prometheus_client.REGISTRY)),
             index=index,
             writer=await stack.enter_async_context(IndexWriter(index)),
             parsers=await stack.enter_async_context(ParserPool(settings.parsing)),

@@ -1,17 +1,19 @@
-"""What keeps the stores saying the same without anyone's help: reconcile, purge, tidy.
+"""What keeps the stores saying the same without anyone's help: reconcile, purge, sweep, tidy.
 
 - reconcile: every pending version of the ledger must have a live job; one whose job is lost (Redis flushed, a crash
   between ledger and queue) is enqueued again, one whose job ended without it takes over the job's end.
 - purge: versions that were deleted or replaced leave the index, then the ledger.
+- sweep: blobs that no version refers to any more leave the blob store, a day after they were last put.
 - tidy: the index engine merges its small files and indexes fresh rows.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from penstock.blobs.base import BlobStore
 from penstock.errors import NotFound, PenstockError
 from penstock.jobs.base import JobStore
 from penstock.ledger.base import Garbage, Ledger, VersionWork
@@ -21,11 +23,16 @@ from penstock.types import Failure, Job, JobState, Priority
 
 logger = logging.getLogger(__name__)
 
+BLOBS_A_LOOK = 500
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpkeepOptions:
     reconcile_every_s: float = 10.0
     purge_every_s: float = 5.0
+    sweep_every_s: float = 3600.0
+    blob_age_s: float = 24 * 3600.0
+    """An upload puts its blob first and refers to it later; putting it again makes it young again."""
     tidy_every_s: float = 15.0
 
 
@@ -39,6 +46,7 @@ class Upkeep:
         ledger: Ledger,
         jobs: JobStore,
         index: IndexStore,
+        blobs: BlobStore,
         options: UpkeepOptions,
         intake: IntakeOptions,
     ) -> None:
@@ -46,6 +54,7 @@ class Upkeep:
         self._ledger = ledger
         self._jobs = jobs
         self._index = index
+        self._blobs = blobs
         self._options = options
         self._intake = intake
 
@@ -53,6 +62,7 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             group.create_task(_repeat(self._if_chosen(self.reconcile), self._options.reconcile_every_s))
             group.create_task(_repeat(self._if_chosen(self.purge), self._options.purge_every_s))
+            group.create_task(_repeat(self._if_chosen(self.sweep), self._options.sweep_every_s))
             group.create_task(_repeat(self._index.optimise, self._options.tidy_every_s))
 
     def _if_chosen(self, step: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
@@ -88,6 +98,22 @@ class Upkeep:
             await self._ledger.forget([one.version_id for one in page])
             purged += len(page)
         return purged
+
+    async def sweep(self) -> int:
+        """Returns how many blobs were deleted."""
+        swept, batch = 0, list[str]()
+        async for blob in self._blobs.list(older_than_s=self._options.blob_age_s):
+            batch.append(blob.sha256)
+            if len(batch) == BLOBS_A_LOOK:
+                swept += await self._sweep(batch)
+                batch = []
+        return swept + await self._sweep(batch)
+
+    async def _sweep(self, sha256s: Sequence[str]) -> int:
+        dead = set(sha256s) - await self._ledger.live_blobs(sha256s)
+        for sha256 in dead:
+            await self._blobs.delete(sha256)
+        return len(dead)
 
     async def _reconcile_one(self, work: VersionWork) -> bool:
         try:
