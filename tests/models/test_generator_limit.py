@@ -7,7 +7,7 @@ import time
 import pytest
 
 from penstock.models.openai_breaker import Breaker
-from penstock.models.openai_errors import refusal, retry_after
+from penstock.models.openai_errors import refusal, retry_after, without_secret
 from penstock.models.openai_limit import AdaptiveLimit
 
 
@@ -134,4 +134,5 @@ def test_the_key_is_taken_out_of_what_a_provider_says() -> None:
     body = b'{"error": {"message": "model x\\n of sk-1 not found"}}'
     assert '"model x of [key] not found"' in refusal("P", 404, {}, body, "sk-1").message
     assert "sk-1" not in refusal("P", 401, {}, body, "").message
+    assert without_secret("of sk-1", "sk-1") == "of [key]"
     assert refusal("P", 500, {}, b"<html>", "sk-1").message == "P answered with status 500."

@@ -14,7 +14,7 @@ from penstock.models import generator_metrics as metrics
 from penstock.models.generator import Delta
 from penstock.models.generator_options import EndpointOptions, GeneratorOptions
 from penstock.models.openai_breaker import Breaker
-from penstock.models.openai_errors import Failure, not_a_stream, refusal
+from penstock.models.openai_errors import Failure, not_a_stream, refusal, without_secret
 from penstock.models.openai_http import BrokenReply, ConnectFailed, Reply, Upstream
 from penstock.models.openai_limit import AdaptiveLimit
 from penstock.models.openai_stream import ReplyParser
@@ -196,7 +196,8 @@ class Endpoint:
         except ProviderError as exc:
             if isinstance(exc, Failure):
                 raise
-            raise Failure(f"{self._who} sent {exc.message}.", code=exc.code, retryable=exc.retryable) from exc
+            text = f"{self._who} sent {without_secret(exc.message, self._secret)}."
+            raise Failure(text, code=exc.code, retryable=exc.retryable) from exc
         await self._finish(reply)
 
     async def _piece(self, reply: Reply, parser: ReplyParser, by: float, deadline: float) -> bytes | None:

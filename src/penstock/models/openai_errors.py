@@ -61,6 +61,10 @@ def not_a_stream(who: str, media_type: str, body: bytes, secret: str) -> Failure
     return Failure(f"{who} answered with {media_type or 'something'} instead of a stream{said}.", code="bad_reply")
 
 
+def without_secret(text: str, secret: str) -> str:
+    return text.replace(secret, "[key]") if secret else text
+
+
 def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
     """Seconds of a `Retry-After` header (RFC 9110 §10.2.3), or of `retry-after-ms`; None where there is none."""
     try:
@@ -85,5 +89,4 @@ def _quoted(body: bytes, secret: str) -> str:
     error = parsed.get("error", parsed.get("message")) if isinstance(parsed, dict) else None
     if error is None:
         return ""
-    text = error_text(error)
-    return f': "{text.replace(secret, "[key]") if secret else text}"'
+    return f': "{without_secret(error_text(error), secret)}"'
