@@ -165,8 +165,8 @@ def expire(cx: sqlite3.Connection, options: JobsOptions, rules: Rules, now: floa
     bounds = (steady, steady + 2 * options.lease_s)
     changed = change_where(cx, f"{LEASE_LOST} LIMIT {_BATCH}", bounds, rules.lose, now)
     changed += miss_deadlines(cx, rules, now)
-    changed += _forget(cx, "expires_at", now)
-    _drop_events(cx, "events_until", now)
+    changed += _forget(cx, now)
+    changed += len(_drop_events(cx, "events_until", now))
     cx.execute("DELETE FROM measure WHERE slot < ?", (int((now - histogram.KEEP_S) // histogram.SLOT_S),))
     cx.execute(
         "DELETE FROM lane WHERE jobs = 0 AND tenant <> '' AND rank <= "
@@ -175,21 +175,20 @@ def expire(cx: sqlite3.Connection, options: JobsOptions, rules: Rules, now: floa
     return changed
 
 
-def _drop_events(cx: sqlite3.Connection, column: str, now: float) -> str:
-    found = cx.execute(
-        f"SELECT json_group_array(id) FROM (SELECT id FROM job WHERE {column} <= ? LIMIT {_BATCH})",
-        (now,),
-    )
-    ids: str = found.fetchone()[0]
-    if ids != "[]":
-        cx.execute("DELETE FROM event WHERE job IN (SELECT value FROM json_each(?))", (ids,))
-        cx.execute(f"UPDATE job SET events_until = NULL WHERE {_LISTED}", (ids,))
+def _drop_events(cx: sqlite3.Connection, column: str, now: float) -> list[str]:
+    """Drop the logs of the jobs whose time in that column has come; returns their ids."""
+    found = f"SELECT json_group_array(id) FROM (SELECT id FROM job WHERE {column} <= ? LIMIT {_BATCH})"
+    ids = read(cx, found, (now,), list[str])
+    if ids:
+        cx.execute("DELETE FROM event WHERE job IN (SELECT value FROM json_each(?))", (encode(ids),))
+        cx.execute(f"UPDATE job SET events_until = NULL WHERE {_LISTED}", (encode(ids),))
     return ids
 
 
-def _forget(cx: sqlite3.Connection, column: str, now: float) -> int:
-    ids = _drop_events(cx, column, now)
-    return cx.execute(f"DELETE FROM job WHERE {_LISTED}", (ids,)).rowcount if ids != "[]" else 0
+def _forget(cx: sqlite3.Connection, now: float) -> int:
+    if ids := _drop_events(cx, "expires_at", now):
+        cx.execute(f"DELETE FROM job WHERE {_LISTED}", (encode(ids),))
+    return len(ids)
 
 
 def is_tidy(cx: sqlite3.Connection, options: JobsOptions, now: float, steady: float) -> bool:

@@ -18,7 +18,7 @@ from penstock.types import JobEvent
 logger = logging.getLogger(__name__)
 
 _ACTIVE_S = 0.001
-_IDLE_S = 0.004
+_IDLE_S = 0.005
 _ACTIVE_FOR_S = 0.25
 _FAILED_S = 0.5
 _BATCH = 2000

@@ -66,8 +66,11 @@ class SqliteStore(JobStore):
             self._folder = tempfile.TemporaryDirectory(prefix="penstock-jobs-")
             self._path = f"{self._folder.name}/jobs.db"
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="jobs-reader")
-        loop = asyncio.get_running_loop()
-        cx = await loop.run_in_executor(self._readers, schema.prepare, self._path)
+        try:
+            cx = await asyncio.get_running_loop().run_in_executor(self._readers, schema.prepare, self._path)
+        except BaseException:
+            self._readers.shutdown(wait=False)
+            raise
         self._poller = Poller(schema.connect(self._path), self.wakeups, self._clock)
         self.wakeups.begun = self._poller.kick
         self._writer = Writer(cx, self._path, self._poller.kick, sync=self.durable)

@@ -15,6 +15,7 @@ changed = changed + miss_deadlines()
 for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'events_until', '-inf', number(NOW), 'LIMIT', 0, most)) do
     call('DEL', P .. 'e:' .. id)
     call('ZREM', P .. 'events_until', id)
+    changed = changed + 1
 end
 
 for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'expiry', '-inf', number(NOW), 'LIMIT', 0, most)) do
