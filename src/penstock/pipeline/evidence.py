@@ -11,7 +11,7 @@ lifts hit@1 from 81.5 % to 84 % on SQuAD dev and by half a point on CMRC+DRCD, a
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from penstock.pipeline.sentences import split_sentences
 from penstock.stores.analyzer import MAX_QUERY_CHARS, MAX_QUERY_TERMS, Analyzer, is_unspaced
@@ -21,8 +21,6 @@ EXAMINED = 20
 """How many passages are looked at: enough for the right one, and 3 ms of work."""
 SENTENCE_SCALE = 0.6
 PHRASE_SCALE = 0.6
-
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +40,16 @@ class Examiner:
 
     def examine(self, question: str, chunks: Sequence[Chunk]) -> list[Evidence]:
         """The evidence of each chunk, in order."""
+        # The pairs of an unspaced script are terms already: only words make phrases.
         wanted = self._analyzer.terms(question[:MAX_QUERY_CHARS])[:MAX_QUERY_TERMS]
         passages = [self._sentences(chunk) for chunk in chunks]
         weights = _weights(frozenset(wanted), [frozenset().union(*sentences) for sentences in passages])
         total = sum(weights.values())
-        phrases = _phrases(wanted)
+        phrases = frozenset(pair for pair in pairwise(wanted) if not any(map(is_unspaced, pair)))
         found = []
         for sentences in passages:
             best = max((sum(weights[term] for term in weights.keys() & terms) for terms in sentences), default=0.0)
-            shared = phrases & frozenset(pair for terms in sentences for pair in _phrases(terms))
+            shared = phrases.intersection(chain.from_iterable(map(pairwise, sentences)))
             phrase = sum((weights[left] + weights[right]) / 2 for left, right in shared)
             odds = SENTENCE_SCALE * best + PHRASE_SCALE * phrase
             found.append(Evidence(odds, best / total if total else 0.0))
@@ -70,8 +69,3 @@ def _weights(wanted: frozenset[str], passages: Sequence[frozenset[str]]) -> dict
         having = sum(term in passage for passage in passages)
         weights[term] = math.log(1 + (n - having + 0.5) / (having + 0.5)) * (0.5 if is_unspaced(term) else 1)
     return weights
-
-
-def _phrases(terms: Sequence[str]) -> frozenset[Pair]:
-    """Words side by side. The pairs of an unspaced script are terms already."""
-    return frozenset(pair for pair in pairwise(terms) if not (is_unspaced(pair[0]) or is_unspaced(pair[1])))

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 
@@ -46,16 +45,22 @@ class Analyzer:
     def terms(self, text: str) -> list[str]:
         """The terms in order, with repetitions. None has white space or more than `MAX_TERM_CHARS` characters."""
         found: list[str] = []
-        for unspaced, word in _runs(text):
-            found += _grams(unspaced) if unspaced else [self._stem(word)]
+        for unspaced, word in _RUNS.findall(_fold(text)):
+            if unspaced:
+                found += _grams(unspaced)
+            elif word not in STOP_WORDS:
+                found.append(self._stem(word[:MAX_TERM_CHARS]))
         return found
 
     def index_terms(self, text: str) -> list[str]:
         """What is indexed and searched: `terms`, and after each stem the word as it stands (`=word`), so that exact
         forms count more. On SQuAD dev this lifts BM25's recall@10 from 95.4 % to 95.8 %, hit@1 by a point."""
         found: list[str] = []
-        for unspaced, word in _runs(text):
-            found += _grams(unspaced) if unspaced else (self._stem(word), f"={word}")
+        for unspaced, word in _RUNS.findall(_fold(text)):
+            if unspaced:
+                found += _grams(unspaced)
+            elif word not in STOP_WORDS:
+                found += (self._stem(word[:MAX_TERM_CHARS]), f"={word[:MAX_TERM_CHARS]}")
         return found
 
     def query_terms(self, text: str) -> list[str]:
@@ -66,13 +71,6 @@ class Analyzer:
 def is_unspaced(term: str) -> bool:
     """Whether a term is of a script without spaces: a character, or a pair that overlaps with its neighbours."""
     return _UNSPACED_RUN.match(term) is not None
-
-
-def _runs(text: str) -> Iterator[tuple[str, str]]:
-    """Runs of an unspaced script and words, in order; the other of each pair is empty. Stop words are left out."""
-    for unspaced, word in _RUNS.findall(_fold(text)):
-        if word not in STOP_WORDS:
-            yield unspaced, word[:MAX_TERM_CHARS]
 
 
 def _grams(run: str) -> list[str]:
