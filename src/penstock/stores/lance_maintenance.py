@@ -1,5 +1,6 @@
 """Keeps a LanceDB table fast: indexes cover new rows, small files become large ones, deleted rows leave the disk."""
 
+import logging
 import math
 import time
 from datetime import timedelta
@@ -11,6 +12,8 @@ from penstock.stores.lance_errors import is_conflict
 from penstock.stores.lance_table import LanceTable
 from penstock.stores.options import StoresOptions
 
+logger = logging.getLogger(__name__)
+
 SCALAR_INDEX_ROWS = 10_000
 """Below this a scan of the column is quicker than its index is worth."""
 TERMS_INDEX = "terms_idx"
@@ -19,9 +22,15 @@ CONFLICTS_BEFORE_LOCK = 2
 
 
 async def prewarm(handle: Any) -> None:
-    """Loads the indexes into memory, so that the first question is not slower than the tenth."""
+    """Loads the indexes into memory, so that the first question is not slower than the tenth.
+
+    An index that does not fit into the cache is read from the disk as it is needed.
+    """
     for index in await handle.list_indices():
-        await handle.prewarm_index(index.name)
+        try:
+            await handle.prewarm_index(index.name)
+        except RuntimeError as exc:
+            logger.info("index %s of %s is not held in memory whole: %s", index.name, handle.name, exc)
 
 
 async def is_due(table: LanceTable, options: StoresOptions) -> bool:
