@@ -1,5 +1,7 @@
 """The sentences that an extractive answer quotes."""
 
+from dataclasses import replace
+
 from penstock.pipeline.extractive import Extractor
 from penstock.stores.analyzer import Analyzer
 from penstock.types import Chunk, Hit
@@ -36,6 +38,21 @@ def test_a_sentence_of_overlapping_chunks_is_quoted_once() -> None:
     text = "The intake gate opens at four bar."
     extract = Extractor(Analyzer()).extract("When does the intake gate open?", [hit(text), hit(text, start=40)])
     assert len(extract.quotes) == 1
+
+
+def test_the_answer_to_a_question_in_the_text_is_quoted_and_not_the_question() -> None:
+    text = "May I put tables on the pavement? Yes, from April to October.\n\n# Waste\nBins are emptied on Monday."
+    extract = Extractor(Analyzer()).extract("May I put tables on the pavement?", [hit(text)])
+    assert extract.quotes[0].sentence.text == "Yes, from April to October."
+
+
+def test_a_heading_is_not_quoted_but_what_stands_below_it() -> None:
+    text = "5.1 Missing manhole cover\n\nThe owner comes within 90 minutes.\n\nPaint it yearly."
+    plain = hit(text.removeprefix("5.1 "))
+    below = replace(plain, chunk=replace(plain.chunk, headings=("Missing manhole cover",)))
+    for found in (hit(text), hit(f"## {text}"), below):
+        extract = Extractor(Analyzer()).extract("Who comes for a missing manhole cover?", [found])
+        assert extract.quotes[0].sentence.text == "The owner comes within 90 minutes."
 
 
 def test_no_hits_no_quotes() -> None:

@@ -25,6 +25,8 @@ from penstock.pipeline.sentences import MAX_SENTENCE_CHARS, split_sentences
         ("井盖每月检查。记录！价格是3.5元。", ["井盖每月检查。", "记录！", "价格是3.5元。"]),
         ("他说：“好。”然后走了。", ["他说：“好。”", "然后走了。"]),
         ("总则\n第一条 井盖\n（一）检查\n（二）维修", ["总则", "第一条 井盖", "（一）检查", "（二）维修"]),
+        ("From: A. Smith\nTo: B\n\nHello.", ["From: A. Smith", "To: B", "Hello."]),
+        ("地点：纺织巷\n时间：三点", ["地点：纺织巷", "时间：三点"]),
         (" \n ", []),
     ],
 )

@@ -6,6 +6,7 @@ without the article that answers them; `bench/answers.py` measures them on the o
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ OWN, BEFORE, PASSAGE = 0.55, 0.10, 0.35
 # characters counts like a word of four letters.
 EVIDENCE_WORDS, EVIDENCE_SCORE, EVIDENCE_BIAS = 6.4, 5.3, -5.5
 LONGEST_WORD, GRAM = 8, 4
+
+_LEADS = re.compile(r"[?？]$|^#{1,6} |^\d+(?:\.\d+)+\.? [^.。]*$")
+"""A question, a Markdown heading, or a numbered one."""
 
 WORTH_QUOTING = 0.7
 """A further quote needs this share of the best one's score: two quotes an answer on average instead of three, for one
@@ -48,10 +52,14 @@ class Extract:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A sentence, its terms, and those of the one before it."""
+    """A sentence, its terms, and those of the one before it.
+
+    A heading or a question only leads to what comes next: its terms count as the next sentence's own.
+    """
 
     hit: Hit
     sentence: Sentence
+    leads: bool
     own: frozenset[str]
     before: frozenset[str]
 
@@ -83,9 +91,15 @@ class Extractor:
         """At least one: a chunk without any sentence is one."""
         whole = Sentence(hit.chunk.text, 0, len(hit.chunk.text))
         sentences = split_sentences(hit.chunk.text) or [whole]
-        terms = [self._terms(sentence.text) for sentence in sentences]
-        befores = [frozenset(), *terms]
-        return [_Candidate(hit, *each) for each in zip(sentences, terms, befores, strict=False)]
+        headings = frozenset(hit.chunk.headings)
+        candidates: list[_Candidate] = []
+        for sentence in sentences:
+            last = candidates[-1] if candidates else None
+            inherited = last.own if last and last.leads else frozenset()
+            leads = sentence.text.lstrip("# ") in headings or bool(_LEADS.search(sentence.text))
+            own = self._terms(sentence.text) | inherited
+            candidates.append(_Candidate(hit, sentence, leads, own, last.own if last else frozenset()))
+        return candidates
 
     def _evidence(self, wanted: frozenset[str], chunk: Chunk, top_score: float) -> float:
         passage = self._terms("\n".join([*chunk.headings, chunk.text]))
@@ -97,8 +111,8 @@ class Extractor:
 
 
 def _says_more(candidate: _Candidate, wanted: frozenset[str]) -> bool:
-    """Whether it can answer: a heading, or a sentence of the question's own words alone, tells nothing new."""
-    return not candidate.sentence.text.startswith("#") and not candidate.own <= wanted
+    """Whether it can answer: a heading, a question, or a sentence of the question's own words alone tells nothing."""
+    return not candidate.leads and not candidate.own <= wanted
 
 
 def _rank(candidates: Sequence[_Candidate], wanted: frozenset[str]) -> list[Quote]:

@@ -8,7 +8,10 @@ MAX_SENTENCE_CHARS = 600
 """A longer run without an end (a table, a log) is cut at the last space before this."""
 
 _CLOSERS = r"[\"'”’」』）】》\])]*"
-_ITEM = r"(?:[-*•·●▪+#|>]|\d{1,3}[.)、]|[（(][\d一二三四五六七八九十]{1,3}[)）]|第[\d一二三四五六七八九十百]+[章节条])"
+_ITEM = (
+    r"(?:[-*•·●▪+#|>]|\d{1,3}[.)、]|[（(][\d一二三四五六七八九十]{1,3}[)）]|第[\d一二三四五六七八九十百]+[章节条]"
+    r"|[A-Z][A-Za-z-]{1,20}:[ ]|[\u3400-\u9fff]{1,6}：)"
+)
 _BOUNDARY = re.compile(
     rf"""
       (?P<full_width>[。！？]+{_CLOSERS})
@@ -40,7 +43,7 @@ def split_sentences(text: str) -> list[Sentence]:
     """The sentences of `text` in order; what lies between them is white space alone.
 
     A sentence ends at 。！？, at .!? before white space (not after an abbreviation or an initial, not before a small
-    letter), at an empty line, and before a list item, a heading or a table row.
+    letter), at an empty line, and before a list item, a heading, a table row or a label.
     """
     return [sentence for start, end in _spans(text) for sentence in _pieces(text, start, end)]
 
