@@ -118,6 +118,9 @@ async def test_half_an_answer_is_an_error_and_is_not_said_again(
         await Answerer(generator).answer("When?", [make_hit(GATES)], emit=emit)
     assert pieces
     assert not caught.value.retryable
+    with pytest.raises(ProviderError) as caught:
+        await Answerer(generator).answer("When?", [make_hit(GATES)])
+    assert caught.value.retryable is (fault is not Fault.FINISH_FILTER)
 
 
 @pytest.mark.case(22)

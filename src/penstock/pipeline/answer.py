@@ -53,7 +53,7 @@ class Answerer:
         """
         started = time.perf_counter()
         if self._generator and hits:
-            return await self._write(self._generator, question, hits, emit or _drop)
+            return await self._write(self._generator, question, hits, emit)
         extract = self._extractor.extract(question, hits, max_quotes=self._options.max_quotes)
         quotes = extract.quotes if extract.evidence >= self._options.min_evidence else []
         text = " ".join(f"{quote.sentence.text} [{number}]" for number, quote in enumerate(quotes, 1))
@@ -69,7 +69,7 @@ class Answerer:
             timings_ms=timings_ms,
         )
 
-    async def _write(self, generator: Generator, question: str, hits: Sequence[Hit], emit: Emit) -> Answer:
+    async def _write(self, generator: Generator, question: str, hits: Sequence[Hit], emit: Emit | None) -> Answer:
         language = language_of(question)
         given = fit(hits, self._options.context_tokens)
         prompt = Message(role="user", text=question_prompt(question, given, language))
@@ -116,7 +116,7 @@ class _Draft:
     def cited(self) -> Sequence[int]:
         return list(self._marks.cited)
 
-    async def write(self, generator: Generator, request: GenerationRequest, emit: Emit) -> None:
+    async def write(self, generator: Generator, request: GenerationRequest, emit: Emit | None) -> None:
         try:
             async with aclosing(generator.generate(request)) as deltas:
                 async for delta in deltas:
@@ -128,15 +128,16 @@ class _Draft:
                         self.notes.append(CUT_OFF)
                     self.usage = delta.usage or self.usage
         except ProviderError as exc:
-            if not self._pieces:
+            if not (emit and self._pieces):
                 raise
             raise ProviderError(exc.message, code=exc.code, retryable=False) from exc
         await self._say(self._marks.end(), emit)
         self.timings_ms["generate"] = self._elapsed_ms()
 
-    async def _say(self, text: str, emit: Emit) -> None:
+    async def _say(self, text: str, emit: Emit | None) -> None:
         if text:
             self._pieces.append(text)
+        if text and emit:
             await emit(text)
 
     def _elapsed_ms(self) -> float:
@@ -166,7 +167,3 @@ def claim(text: str, number: int) -> str:
     return " ".join(
         before[-_CLAIM_CHARS:] for before, marks in zip(parts[::2], parts[1::2], strict=False) if f"[{number}]" in marks
     )
-
-
-async def _drop(_: str) -> None:
-    pass
