@@ -5,8 +5,8 @@
 One worker process, one client process. `noop_per_s`: the jobs lie ready when the worker starts; from its first lease to
 its last end. `roundtrip_*_ms`: enqueue one job and wait for its result, one after the other. `after_idle_p95_ms`: the
 same after a second of silence. `delta_p95_ms`: from a handler's `emit` to a watcher in the other process, with 20 jobs
-that emit 25 events a second each. `recovery_s`: a worker with 20 jobs in flight is killed (-9) beside an idle one; until
-the idle one has run all 20. SQLite is durable (synchronous=FULL); Redis runs with appendonly yes.
+that emit 25 events a second each. `recovery_s`: a worker with 20 jobs in flight is killed (-9) beside an idle one; time
+until the idle one has run all 20. SQLite is durable (synchronous=FULL); Redis runs with appendonly yes.
 """
 
 # ruff: noqa: ASYNC110 (a benchmark looks from outside: there is no event to wait for)
