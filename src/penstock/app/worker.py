@@ -65,11 +65,14 @@ async def run_worker(
             options=UpkeepOptions(),
             intake=IntakeOptions(),
         )
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(upkeep.run()), group.create_task(_stop_when(stop, worker))]
-            await worker.run()
-            for task in tasks:
-                task.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(upkeep.run()), group.create_task(_stop_when(stop, worker))]
+                await worker.run()
+                for task in tasks:
+                    task.cancel()
+        except* PenstockError as errors:
+            raise errors.exceptions[0] from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
