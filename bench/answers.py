@@ -227,7 +227,7 @@ def main() -> None:
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         print(f"Nothing measured: there is no {', '.join(missing)}. Name folders in BEIR's layout.", file=sys.stderr)
         return
-    size = {"passages": 300, "questions": 100} if options.quick else {"passages": None, "questions": 500}
+    size = {"passages": 300, "questions": 100} if options.quick else {"passages": None, "questions": 300}
     results = asyncio.run(run(folders, **size))
     if options.json:
         print(json.dumps({name: {k: round(v, 4) for k, v in result.items()} for name, result in results.items()}))

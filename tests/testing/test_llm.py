@@ -148,6 +148,19 @@ async def test_refusals(provider: FakeProvider, http: httpx.AsyncClient) -> None
     assert provider.stats.refused == 3
 
 
+async def test_requests_that_are_none(provider: FakeProvider, http: httpx.AsyncClient) -> None:
+    assert (await http.post("/chat/completions", content=b"{")).status_code == 400
+    host, port = provider.url.split("/")[2].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n"
+    writer.write(head)
+    assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n")  # it waits for the body now
+    writer.close()
+    await writer.wait_closed()
+    await provider.idle()
+    assert provider.stats.closed_by_client == 1
+
+
 async def test_refuses_more_than_it_can_carry(provider: FakeProvider, http: httpx.AsyncClient) -> None:
     provider.script.stand(Behaviour(max_concurrency=2, first_token_s=0.1))
     statuses = [response.status_code for response in await asyncio.gather(*[chat(http) for _ in range(5)])]

@@ -10,7 +10,7 @@ from typing import Self
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.server import ServerState
@@ -87,7 +87,13 @@ class FakeProvider:
 
     def _replying(self, compute: Callable[[JSON, Behaviour], JSON] | None) -> Callable[[Request], Awaitable[Response]]:
         async def reply(request: Request) -> Response:
-            body = json.loads(await request.body())
+            try:
+                body = json.loads(await request.body())
+            except ClientDisconnect:
+                self.stats.closed_by_client += 1
+                return Response(status_code=499)
+            except ValueError:
+                return JSONResponse({"error": {"message": "The body is not JSON."}}, status_code=400)
             self._count(request, body)
             behaviour = self.script.next()
             if changes := request.headers.get(BEHAVIOUR_HEADER):
