@@ -1,7 +1,6 @@
 """Keeps a LanceDB table fast: indexes cover new rows, small files become large ones, deleted rows leave the disk."""
 
 import logging
-import math
 import time
 from datetime import timedelta
 from typing import Any
@@ -9,12 +8,12 @@ from typing import Any
 from lancedb.index import BTree, IvfFlat, LabelList
 
 from penstock.stores.lance_errors import is_conflict
-from penstock.stores.lance_table import LanceTable
+from penstock.stores.lance_table import PARTITION_ROWS, LanceTable
 from penstock.stores.options import StoresOptions
 
 logger = logging.getLogger(__name__)
 
-SCALAR_INDEX_ROWS = 10_000
+SCALAR_INDEX_ROWS = 1_000
 """Below this a scan of the column is quicker than its index is worth."""
 TERMS_INDEX = "terms_idx"
 FRESH_ROWS = 1_000
@@ -35,9 +34,12 @@ async def prewarm(handle: Any) -> None:
 
 async def is_due(table: LanceTable, options: StoresOptions) -> bool:
     """Whether something was written since the last time, and either writing has paused or much is not indexed yet."""
-    if table.last_optimise >= table.last_write:
+    paused_s = time.monotonic() - table.last_write
+    if table.last_optimise >= table.last_write + options.retention_s:
         return False
-    if time.monotonic() - table.last_write >= options.pause_s:
+    if table.last_optimise >= table.last_write:
+        return paused_s >= options.retention_s  # once more: what was deleted may leave the disk now
+    if paused_s >= options.pause_s:
         return True
     stats = await table.handle.index_stats(TERMS_INDEX)
     return stats is not None and stats.num_unindexed_rows > max(FRESH_ROWS, stats.num_indexed_rows // 10)
@@ -74,6 +76,7 @@ async def _build_indexes(handle: Any, options: StoresOptions) -> None:
         ):
             if column not in present:
                 await handle.create_index(column, config=kind)
-    if rows >= options.ann_rows and "vector" not in present:
-        partitions = max(1, round(math.sqrt(rows)))
-        await handle.create_index("vector", config=IvfFlat(distance_type="cosine", num_partitions=partitions))
+    if rows >= options.vector_index_rows and "vector" not in present:
+        # By size and not by number, so that later rounds of `optimize` split what has grown.
+        config = IvfFlat(distance_type="cosine", target_partition_size=PARTITION_ROWS)
+        await handle.create_index("vector", config=config)

@@ -18,6 +18,9 @@ from penstock.stores.options import StoresOptions
 SAMPLE_ROWS = 512
 SAMPLE_AGE_S = 10.0
 IDS_A_DELETE = 500
+PARTITION_ROWS = 1_024
+MIN_PROBES = 16
+MAX_PROBES = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +65,30 @@ class LanceTable:
 
     async def search(self, query: IndexQuery, terms: list[str]) -> LaneHits:
         where = None if query.filter is None else to_sql(query.filter)
-        async with asyncio.TaskGroup() as group:
-            rows = group.create_task(self.handle.count_rows())
-            dense = group.create_task(self._dense(query, where))
-            text = group.create_task(self._fulltext(query, terms, where))
-            spread = group.create_task(self._spread(query.vector))
+        rows = await self.handle.count_rows()
+        try:
+            async with asyncio.TaskGroup() as group:
+                dense = group.create_task(self._dense(query, where, rows))
+                text = group.create_task(self._fulltext(query, terms, where))
+                spread = group.create_task(self._spread(query.vector, rows))
+        except* Exception as failed:
+            raise failed.exceptions[0] from None
         mean, std = spread.result()
         text_hits = text.result()
         scores = text_hits.column("_score").to_pylist()
         return LaneHits(
             candidates=_join(query, dense.result(), text_hits),
-            rows=rows.result(),
+            rows=rows,
             dense_mean=mean,
             dense_std=std,
             fulltext_floor=scores[-1] if len(scores) == query.k else 0.0,
         )
 
-    async def _dense(self, query: IndexQuery, where: str | None) -> pa.Table:
+    async def _dense(self, query: IndexQuery, where: str | None, rows: int) -> pa.Table:
         if query.vector is None:
             return pa.table({"chunk_id": pa.array([], pa.string()), "_distance": pa.array([], pa.float32())})
-        search = self.handle.query().nearest_to(query.vector).distance_type("cosine").nprobes(self._options.ann_probes)
+        probes = min(MAX_PROBES, max(MIN_PROBES, round(self._options.probe_share * rows / PARTITION_ROWS)))
+        search = self.handle.query().nearest_to(query.vector).distance_type("cosine").nprobes(probes)
         search = search.select(["chunk_id", "_distance"]).limit(query.k)
         return await (search if where is None else search.where(where)).to_arrow()
 
@@ -93,14 +100,14 @@ class LanceTable:
         search = search.select(columns).limit(query.k)
         return await (search if where is None else search.where(where)).to_arrow()
 
-    async def _spread(self, vector: Vector | None) -> tuple[float, float]:
+    async def _spread(self, vector: Vector | None, rows: int) -> tuple[float, float]:
         """Mean and standard deviation of the query's cosine to the collection's rows."""
         if vector is None:
             return 0.0, 0.0
-        cosines = (await self._sampled()) @ vector
+        cosines = (await self._sampled(rows)) @ vector
         return (float(cosines.mean()), float(cosines.std())) if len(cosines) else (0.0, 0.0)
 
-    async def _sampled(self) -> Vector:
+    async def _sampled(self, rows: int) -> Vector:
         """Random rows' vectors, taken anew when the table has changed: at once while small, else every few seconds."""
         sample, version, now = self._sample, await self.handle.version(), time.monotonic()
         if sample is not None and (
@@ -108,9 +115,13 @@ class LanceTable:
             or (len(sample.vectors) == SAMPLE_ROWS and now - sample.taken_at < SAMPLE_AGE_S)
         ):
             return sample.vectors
-        rows = await self.handle.count_rows()
         picked = np.random.default_rng(rows).choice(rows, min(rows, SAMPLE_ROWS), replace=False)
-        taken = await self.handle.take_offsets(sorted(picked.tolist())).select(["vector"]).to_arrow()
+        try:
+            taken = await self.handle.take_offsets(sorted(picked.tolist())).select(["vector"]).to_arrow()
+        except RuntimeError:
+            if rows <= await self.handle.count_rows():
+                raise
+            return await self._sampled(await self.handle.count_rows())  # rows were deleted since they were counted
         self._sample = _Sample(version, now, _matrix(taken, self.dimensions))
         return self._sample.vectors
 

@@ -10,10 +10,11 @@ class StoresOptions(BaseModel):
 
     pause_s: float = Field(default=2.0, ge=0)
     """Fresh rows are indexed once nothing was written for this long, or earlier when they have become many."""
-    ann_rows: int = Field(default=20_000, ge=1_000)
-    """Vector search is exact below this number of rows of a collection, and approximate (IVF) from it on."""
-    ann_probes: int = Field(default=32, ge=1)
-    """How many IVF partitions a vector search reads: more finds more and takes longer."""
+    vector_index_rows: int = Field(default=2_000, ge=256)
+    """From this number of rows on, a collection's vectors are kept in memory in partitions of a thousand (IVF)."""
+    probe_share: float = Field(default=0.25, gt=0, le=1)
+    """The share of the partitions that a vector search reads, at least 16 (so it is exact up to 16,000 rows) and
+    at most 96. More finds more and takes longer."""
     retention_s: float = Field(default=60.0, ge=1)
     """How long deleted rows and old index files stay on disk for searches of other processes that still read them."""
     cache_mb: int = Field(default=512, ge=16)
