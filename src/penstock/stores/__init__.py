@@ -1,5 +1,7 @@
 """The index: one contract, one file per engine. `open_index` picks the engine by the URL's scheme."""
 
+import os
+
 from penstock.errors import ConfigError, MissingDependency
 from penstock.stores.base import Candidate, IndexQuery, IndexRow, IndexStore, LaneHits
 from penstock.stores.options import StoresOptions
@@ -20,6 +22,7 @@ def open_index(url: str, options: StoresOptions | None = None) -> IndexStore:
 
         return MemoryIndex()
     if scheme == "lancedb" and place:
+        os.environ.setdefault("LANCE_LOG", "error")  # read once, at import; its warnings say nothing to a user
         try:
             from penstock.stores.lancedb import LanceIndex  # noqa: PLC0415
         except ModuleNotFoundError as exc:

@@ -48,13 +48,13 @@ def is_missing(error: BaseException) -> bool:
     return isinstance(error, ValueError | RuntimeError | OSError) and "not found" in text
 
 
-async def retry_commit(commit: Callable[[], Awaitable[T]]) -> T:
+async def retry_commit(commit: Callable[[], Awaitable[T]], *, attempts: int = COMMIT_ATTEMPTS) -> T:
     """Runs a write again while other processes' commits come first, with growing pauses."""
-    for attempt in range(COMMIT_ATTEMPTS):
+    for attempt in range(attempts):
         try:
             return await commit()
         except (RuntimeError, OSError) as exc:
-            if not is_conflict(exc) or attempt == COMMIT_ATTEMPTS - 1:
+            if not is_conflict(exc) or attempt == attempts - 1:
                 raise
         await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
     raise AssertionError("the loop returns or raises")

@@ -3,11 +3,12 @@
 import logging
 import time
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from lancedb.index import BTree, IvfFlat, LabelList
 
-from penstock.stores.lance_errors import is_conflict
+from penstock.stores.lance_errors import is_conflict, retry_commit
 from penstock.stores.lance_table import PARTITION_ROWS, LanceTable
 from penstock.stores.options import StoresOptions
 
@@ -46,20 +47,26 @@ async def is_due(table: LanceTable, options: StoresOptions) -> bool:
 
 
 async def optimise(table: LanceTable, options: StoresOptions) -> None:
-    """One round. Compaction loses against concurrent updates; after a few lost rounds it makes writers wait."""
+    """One round. Compaction loses against concurrent updates; after a few lost rounds it makes our writers wait.
+
+    Another process may tidy the same table: who loses against it every time leaves the rest to the next round.
+    """
     started = time.monotonic()
-    await _build_indexes(table.handle, options)
-    retention = timedelta(seconds=options.retention_s)
-    for _ in range(CONFLICTS_BEFORE_LOCK):
+    compact = partial(table.handle.optimize, cleanup_older_than=timedelta(seconds=options.retention_s))
+    try:
+        await retry_commit(partial(_build_indexes, table.handle, options))
         try:
-            await table.handle.optimize(cleanup_older_than=retention)
-            break
+            await retry_commit(compact, attempts=CONFLICTS_BEFORE_LOCK)
         except (RuntimeError, OSError) as exc:
             if not is_conflict(exc):
                 raise
-    else:
-        async with table.writing:
-            await table.handle.optimize(cleanup_older_than=retention)
+            async with table.writing:
+                await retry_commit(compact)
+    except (RuntimeError, OSError) as exc:
+        if not is_conflict(exc):
+            raise
+        logger.info("another process changes %s all the time; it will be tidied later", table.handle.name)
+        return
     await prewarm(table.handle)
     table.last_optimise = started
 

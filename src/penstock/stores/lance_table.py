@@ -13,6 +13,7 @@ import pyarrow as pa
 from penstock.stores.base import Candidate, IndexQuery, LaneHits, Vector
 from penstock.stores.lance_errors import retry_commit
 from penstock.stores.lance_filter import any_of, to_sql
+from penstock.stores.lance_rows import dimensions_of
 from penstock.stores.options import StoresOptions
 
 SAMPLE_ROWS = 512
@@ -35,14 +36,18 @@ class _Sample:
 class LanceTable:
     """`writing` is held by whoever writes; the times of the last write and optimise steer maintenance."""
 
-    def __init__(self, handle: Any, dimensions: int, options: StoresOptions) -> None:
+    def __init__(self, handle: Any, options: StoresOptions) -> None:
         self.handle = handle
-        self.dimensions = dimensions
+        self.dimensions = 0
         self.writing = asyncio.Lock()
         self.last_write = time.monotonic()  # unknown writes of before count as one now
         self.last_optimise = 0.0
         self._options = options
         self._sample: _Sample | None = None
+
+    async def refresh(self) -> None:
+        """Reads what may have changed: another process may have made the table anew for another model."""
+        self.dimensions = dimensions_of(await self.handle.schema())
 
     def close(self) -> None:
         self.handle.close()

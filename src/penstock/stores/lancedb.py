@@ -15,7 +15,7 @@ from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import IndexQuery, IndexRow, IndexStore, LaneHits
 from penstock.stores.lance_errors import lance_errors
 from penstock.stores.lance_maintenance import is_due, optimise, prewarm
-from penstock.stores.lance_rows import dimensions_of, schema, to_arrow
+from penstock.stores.lance_rows import schema, to_arrow
 from penstock.stores.lance_table import LanceTable
 from penstock.stores.options import StoresOptions
 from penstock.stores.vectors import check_dimensions
@@ -42,7 +42,7 @@ class LanceIndex(IndexStore):
         self._folder = Path(folder)
         self._options = options
         self._analyzer = Analyzer()
-        self._tables: dict[str, LanceTable] = {}
+        self.tables: dict[str, LanceTable] = {}
         self._opening = asyncio.Lock()
         self._database: Any = None
         self._cpu = ThreadPoolExecutor(max_workers=1, thread_name_prefix="penstock-index")
@@ -63,9 +63,9 @@ class LanceIndex(IndexStore):
 
     async def close(self) -> None:
         self._cpu.shutdown(wait=True)
-        for table in self._tables.values():
+        for table in self.tables.values():
             table.close()
-        self._tables.clear()
+        self.tables.clear()
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -91,7 +91,7 @@ class LanceIndex(IndexStore):
 
     async def drop(self, collection_id: str) -> None:
         async with self._opening:
-            table = self._tables.pop(collection_id, None)
+            table = self.tables.pop(collection_id, None)
             if table is not None:
                 table.close()
             with lance_errors(f"drop collection {collection_id}"):
@@ -135,7 +135,7 @@ class LanceIndex(IndexStore):
             return int(await table.handle.count_rows())
 
     async def optimise(self, collection_id: str | None = None) -> None:
-        names = list(self._tables) if collection_id is None else [collection_id]
+        names = list(self.tables) if collection_id is None else [collection_id]
         for name in names:
             table = await self._table(name)
             if table is not None and (collection_id is not None or await is_due(table, self._options)):
@@ -143,18 +143,19 @@ class LanceIndex(IndexStore):
                     await optimise(table, self._options)
 
     async def _table(self, collection_id: str) -> LanceTable | None:
-        """The table as it is now, or None: another process may have dropped it, or made it."""
-        table = self._tables.get(collection_id)
+        """The table as it is now, or None: another process may have dropped it, made it, or made it anew."""
+        table = self.tables.get(collection_id)
         if table is not None and self._place(collection_id).is_dir():
+            await table.refresh()
             return table
         async with self._opening:
             return await self._find(collection_id)
 
     async def _find(self, collection_id: str) -> LanceTable | None:
         exists = self._place(collection_id).is_dir()
-        table = self._tables.get(collection_id)
+        table = self.tables.get(collection_id)
         if table is not None and not exists:
-            self._tables.pop(collection_id).close()
+            self.tables.pop(collection_id).close()
             return None
         if table is not None or not exists:
             return table
@@ -165,8 +166,9 @@ class LanceIndex(IndexStore):
         # An index of nothing made at birth: rows that it does not cover yet are split by its rules too.
         if not await handle.list_indices():
             await handle.create_index("terms", config=_TERMS)
-        table = LanceTable(handle, dimensions_of(await handle.schema()), self._options)
-        self._tables[collection_id] = table
+        table = LanceTable(handle, self._options)
+        await table.refresh()
+        self.tables[collection_id] = table
         return table
 
     def _place(self, collection_id: str) -> Path:

@@ -15,7 +15,7 @@ class StoresOptions(BaseModel):
     probe_share: float = Field(default=0.25, gt=0, le=1)
     """The share of the partitions that a vector search reads, at least 16 (so it is exact up to 16,000 rows) and
     at most 96. More finds more and takes longer."""
-    retention_s: float = Field(default=60.0, ge=1)
+    retention_s: float = Field(default=60.0, gt=0)
     """How long deleted rows and old index files stay on disk for searches of other processes that still read them."""
     cache_mb: int = Field(default=512, ge=16)
     """Memory for index pages."""
