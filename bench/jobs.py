@@ -1,12 +1,14 @@
 """The job layer: throughput of no-op jobs, round trip, recovery after kill -9, on SQLite and Redis.
 
-    python bench/jobs.py [--quick] [--json]
+    python bench/jobs.py [--quick] [--no-peers] [--json]
 
 One worker process, one client process. `noop_per_s`: the jobs lie ready when the worker starts; from its first lease to
 its last end. `roundtrip_*_ms`: enqueue one job and wait for its result, one after the other. `after_idle_p95_ms`: the
 same after a second of silence. `delta_p95_ms`: from a handler's `emit` to a watcher in the other process, with 20 jobs
-that emit 25 events a second each. `recovery_s`: a worker with 20 jobs in flight is killed (-9) beside an idle one; time
-until the idle one has run all 20. SQLite is durable (synchronous=FULL); Redis runs with appendonly yes.
+that emit 25 events a second each. `recovery_s`: a worker with 20 jobs in flight is killed (-9) beside an idle one; the
+time until the idle one has run all 20. SQLite is durable (synchronous=FULL); Redis runs with appendonly yes.
+
+Without --quick the same no-op and recovery work is given to other queues on the same Redis (`jobs_peers.py`).
 """
 
 # ruff: noqa: ASYNC110 (a benchmark looks from outside: there is no event to wait for)
@@ -163,7 +165,7 @@ async def recovery(store: JobStore, url: str) -> dict[str, float]:
 
 async def measure(url: str, *, quick: bool) -> dict[str, float]:
     async with open_store(url) as store:
-        figures = await throughput(store, url, 5_000 if quick else 30_000)
+        figures = await throughput(store, url, 5_000 if quick else 10_000)
         figures |= await round_trips(store, url, 300 if quick else 2_000)
         return figures | await recovery(store, url)
 
@@ -194,10 +196,25 @@ def run(url: str, *, quick: bool) -> dict[str, float]:
         return runner.run(measure(url, quick=quick))
 
 
+def measure_peers(url: str, folder: Path) -> dict[str, dict[str, float | None]]:
+    script = Path(__file__).with_name("jobs_peers.py")
+    measured = subprocess.run([sys.executable, script, url, folder], stdout=subprocess.PIPE, check=True)
+    figures: dict[str, dict[str, float | None]] = json.loads(measured.stdout)
+    return figures
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer jobs; under a minute")
     parser.add_argument("--json", action="store_true", help="one flat object on standard output")
+    parser.add_argument("--no-peers", action="store_true", help="leave out the other queues (as --quick does)")
+    parser.add_argument(
+        "--peers", type=Path, default=Path.home() / ".cache/penstock/bench-peers", help="where they live"
+    )
     parser.add_argument("--folder", help="where to keep the files (default: a temporary folder)")
     parser.add_argument("--worker", metavar="URL", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -205,22 +222,31 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work(asked.worker))
         return
-    figures: dict[str, float] = {}
+    figures: dict[str, float | None] = {}
+    peers: dict[str, dict[str, float | None]] = {}
     with TemporaryDirectory(dir=asked.folder) as folder:
         results = {"sqlite": run(f"sqlite:///{Path(folder).absolute()}/jobs.db", quick=asked.quick)}
         if shutil.which("redis-server"):
             with redis_server(folder) as url:
                 results["redis"] = run(url, quick=asked.quick)
+                peers = {} if asked.quick or asked.no_peers else measure_peers(url, asked.peers.absolute())
         else:
             print("redis-server is not installed: Redis is left out", file=sys.stderr)
     for engine, found in results.items():
         figures |= {f"{engine}.{name}": round(value, 3) for name, value in found.items()}
+    for peer, measured in peers.items():
+        figures |= {f"peer.{peer}.{name}": value and round(value, 3) for name, value in measured.items()}
     if asked.json:
         print(json.dumps(figures))
         return
     print(f"{'':20}" + "".join(f"{engine:>12}" for engine in results) + f"   ({os.cpu_count()} cores)")
     for name in results["sqlite"]:
         print(f"{name:20}" + "".join(f"{found[name]:12,.2f}" for found in results.values()))
+    if peers:
+        print(f"\n{'on the same Redis':20}{'noop_per_s':>12}{'recovery_s':>12}")
+        ours = {"penstock": dict[str, float | None](results["redis"])}
+        for peer, measured in (ours | peers).items():
+            print(f"{peer:20}{_figure(measured['noop_per_s']):>12}{_figure(measured['recovery_s']):>12}")
 
 
 if __name__ == "__main__":
