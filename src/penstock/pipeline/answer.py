@@ -33,7 +33,7 @@ class AnswerOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_quotes: int = Field(3, ge=1, description="sentences that an extractive answer quotes at most")
-    min_evidence: float = Field(0.4, ge=0, le=1, description="weaker evidence than this is answered with not found")
+    min_evidence: float = Field(0.45, ge=0, le=1, description="weaker evidence than this is answered with not found")
     context_tokens: int = Field(6000, ge=1, description="of passages that a language model is given at most")
 
 

@@ -21,9 +21,12 @@ OWN, BEFORE, PASSAGE = 0.55, 0.10, 0.35
 
 # Log-odds that the passages answer the question: the share of it that the best sentence's passage holds, and the score
 # of the best passage, which retrieval has calibrated. Longer words count for more, up to a length; a pair of Chinese
-# characters counts like a word of four letters.
+# characters counts like a word of four letters, but not at all where it only says how something is asked.
 EVIDENCE_WORDS, EVIDENCE_SCORE, EVIDENCE_BIAS = 6.4, 5.3, -5.5
 LONGEST_WORD, GRAM = 8, 4
+FUNCTION_CHARACTERS = frozenset(
+    "的了是在和與与有哪些个個什麼么谁誰何多少几幾吗嗎呢为為怎样樣如請请问問那这這其中及或等被把由於于以之而且也都就還还要會会能可"
+)
 
 _LEADS = re.compile(r"[?？]$|^#{1,6} |^\d+(?:\.\d+)+\.? [^.。]*$")
 """A question, a Markdown heading, or a numbered one."""
@@ -103,8 +106,8 @@ class Extractor:
 
     def _evidence(self, wanted: frozenset[str], chunk: Chunk, top_score: float) -> float:
         passage = self._terms("\n".join([*chunk.headings, chunk.text]))
-        lengths = {term: min(len(term), LONGEST_WORD) if term.isascii() else GRAM for term in wanted}
-        return _logistic(EVIDENCE_WORDS * _share(lengths, passage) + EVIDENCE_SCORE * top_score + EVIDENCE_BIAS)
+        weights = {term: _weight(term) for term in wanted}
+        return _logistic(EVIDENCE_WORDS * _share(weights, passage) + EVIDENCE_SCORE * top_score + EVIDENCE_BIAS)
 
     def _terms(self, text: str) -> frozenset[str]:
         return frozenset(self._analyzer.terms(text))
@@ -125,6 +128,12 @@ def _rank(candidates: Sequence[_Candidate], wanted: frozenset[str]) -> list[Quot
         score = OWN * own + BEFORE * added + PASSAGE * one.hit.score / top_score
         quotes.append(Quote(one.hit, one.sentence, score))
     return sorted(quotes, key=lambda quote: -quote.score)
+
+
+def _weight(term: str) -> int:
+    if term.isascii():
+        return min(len(term), LONGEST_WORD)
+    return 0 if FUNCTION_CHARACTERS.issuperset(term) else GRAM
 
 
 def _rarity(wanted: frozenset[str], candidates: Sequence[_Candidate]) -> Mapping[str, float]:
