@@ -45,8 +45,8 @@ SEARCHES_IN_FLIGHT = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalReport:
     """`answer_in_top` is the share of questions with known answers that have one in the text of the first ten fused
-    passages; None where the set has no answers. `held_out` counts the odd-numbered questions alone: no constant of the
-    fusion was chosen with them."""
+    passages; None where the set has no answers. `held_out` counts the odd-numbered questions alone, with which the
+    weights of the lanes were not chosen (see `fusion`)."""
 
     lanes: Mapping[Mode, Quality]
     held_out: Mapping[Mode, Quality]

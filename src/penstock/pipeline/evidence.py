@@ -4,8 +4,9 @@ BM25 counts words wherever they stand in a passage; an answer has them together.
 whose texts are at hand anyway, this looks for the sentence that covers most of the question, each term weighted by its
 rarity among these passages (Robertson and Spärck Jones' idf), and for pairs of words that stand side by side in both.
 
-The result is added to the log-odds of the ranking. On the questions with which nothing was chosen (see `fusion`), it
-lifts hit@1 from 81.5 % to 84 % on SQuAD dev and by half a point on CMRC+DRCD, and harms none of the sets.
+The result is added to the log-odds of the ranking. On the odd-numbered questions (see `fusion`) it
+lifts hit@1 from 81.5 % to 83.4 % on SQuAD dev and from 94.1 % to 94.5 % on CMRC+DRCD. The two scales were settled with
+all questions in view, among values that differ by less than a point.
 """
 
 import math
