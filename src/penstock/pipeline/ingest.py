@@ -70,7 +70,6 @@ class Ingestor:
         self._options = options
         self._parsing = asyncio.Semaphore(options.parallel_parses)
         self._windows = asyncio.Semaphore(max(1, options.chunks_in_flight // options.window_chunks))
-        self._created: set[str] = set()
 
     async def ingest(self, version_id: str, report: ReportProgress) -> Ingested:
         """Brings the version to its end. Raises `ParseError` and what stores and models raise."""
@@ -120,9 +119,8 @@ class Ingestor:
         self, work: VersionWork, chunks: Sequence[Chunk], embedder: Embedder, report: ReportProgress
     ) -> None:
         """Window by window, so that a book of 50,000 chunks holds no more vectors in memory than a letter."""
-        if chunks and work.collection.id not in self._created:
+        if chunks:  # each time, for another process may have dropped the collection to reindex it
             await self._index.create(work.collection.id, embedder.info.dimensions)
-            self._created.add(work.collection.id)
         for first in range(0, len(chunks), self._options.window_chunks):
             window = chunks[first : first + self._options.window_chunks]
             async with self._windows:
