@@ -52,6 +52,11 @@ async def test_a_model_is_loaded_once_for_all_who_ask(
     assert all(np.allclose(vector, vectors[0], atol=1e-2) for vector in vectors)
 
 
+async def test_a_models_tokenizer_is_read_once_for_all_who_ask(small_pool: ModelPool, folders: list[str]) -> None:
+    first, second = await small_pool.embedder(), await small_pool.embedder(folders[0])
+    assert first.tokenizer is second.tokenizer
+
+
 async def test_aliases_lead_to_the_model(small_pool: ModelPool, folders: list[str]) -> None:
     assert small_pool.resolve("tiny") == folders[1]
     assert (await small_pool.embedder("tiny")).info.name == folders[1]

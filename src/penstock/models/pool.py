@@ -53,6 +53,7 @@ class ModelPool:
         self._options = options
         self._metrics = ModelMetrics(registry or CollectorRegistry())
         self._slots: dict[str, Slot] = {}
+        self._embedders: dict[str, PooledEmbedder] = {}  # one a model, for its tokenizer takes 20 ms to read
         self._changing = asyncio.Lock()  # held while a model is loaded or unloaded: one at a time
         self._idle = asyncio.Event()
         self._closed = False
@@ -88,6 +89,7 @@ class ModelPool:
         for name in self._options.preload:
             embedder = await self.embedder(name)
             await embedder.embed(["warm up"], role=Role.QUERY)
+            embedder.tokenizer.encode("warm up")
 
     async def embedder(self, name: str = "default") -> Embedder:
         """The model of that name, loaded. It stays usable: unloaded in between, it is loaded again by the next call.
@@ -96,7 +98,7 @@ class ModelPool:
         """
         name = self.resolve(name)
         async with self.use(name) as model:
-            return PooledEmbedder(self, model)
+            return self._embedders.setdefault(name, PooledEmbedder(self, model))
 
     def infos(self) -> Sequence[ModelInfo]:
         """The models in memory now."""
