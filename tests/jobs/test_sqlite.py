@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from penstock.errors import ConfigError, DataError, StorageFull
 from penstock.jobs import JobsOptions, open_store
 from penstock.jobs.base import JobFilter, Outcome
 from penstock.jobs.clock import Clock
+from penstock.jobs.sqlite.schema import prepare
 from penstock.jobs.sqlite.store import SqliteStore
 from penstock.types import JobState, NewJob
+
+LONGER_THAN_SQLITE_WAITS_S = 2.5
 
 
 @pytest.fixture
@@ -205,3 +209,14 @@ async def test_a_locked_file_is_said_to_be_locked(file: Path) -> None:
         assert "locked" in await refused(file)
     finally:
         other.close()
+
+
+def test_a_file_that_another_process_is_making_is_waited_for(file: Path) -> None:
+    """As at the first start of `penstock serve`, whose api and worker open the file in the same moment."""
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    made = threading.Timer(LONGER_THAN_SQLITE_WAITS_S, other.rollback)
+    made.start()
+    prepare(str(file)).close()
+    made.join()
+    other.close()

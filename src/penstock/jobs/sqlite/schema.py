@@ -1,6 +1,7 @@
 """The tables, and how the file is opened: what is wrong with it is said in an error that names it."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from penstock.errors import ConfigError, DataError, PenstockError, StorageFull, 
 VERSION = 1
 _APPLICATION_ID = 0x50534A42  # "PSJB"
 _CHECK_BELOW_BYTES = 64 * 1024 * 1024
+_OPEN_TIMEOUT_S = 5.0
+_OPEN_RETRY_S = 0.02
 
 # Partial indexes keep each list as short as what it is for: 100,000 finished jobs cost a lease nothing. What depends on
 # a job's kind is in the index of the ready ones, so that a worker never wades through jobs it cannot run.
@@ -78,16 +81,28 @@ def prepare(path: str) -> sqlite3.Connection:
         raise ConfigError(f"SQLite 3.38 or newer is needed for jobs; this Python has {sqlite3.sqlite_version}")
     if not Path(path).parent.is_dir():
         raise DataError(f"the jobs file {path} cannot be made: its folder does not exist")
+    until = time.monotonic() + _OPEN_TIMEOUT_S
     with explained(path, opening=True):
-        cx = connect(path)
-        try:
-            _check(cx, path)
-            cx.execute("PRAGMA journal_mode = WAL")
-            cx.execute("PRAGMA wal_autocheckpoint = 4000")
-            _create(cx, path)
-        except BaseException:
-            cx.close()
-            raise
+        while True:
+            try:
+                return _prepared(path)
+            except sqlite3.OperationalError as exc:
+                # Two processes that make the file at once: SQLite does not wait where both change its journal mode.
+                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(_OPEN_RETRY_S)
+
+
+def _prepared(path: str) -> sqlite3.Connection:
+    cx = connect(path)
+    try:
+        _check(cx, path)
+        cx.execute("PRAGMA journal_mode = WAL")
+        cx.execute("PRAGMA wal_autocheckpoint = 4000")
+        _create(cx, path)
+    except BaseException:
+        cx.close()
+        raise
     return cx
 
 
