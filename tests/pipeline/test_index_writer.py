@@ -69,3 +69,19 @@ async def test_a_caller_that_leaves_does_not_take_others_with_it() -> None:
         index.gate.set()
         await staying
         assert await index.count("col") == 2
+
+
+async def test_after_a_commit_writes_gather_for_the_next() -> None:
+    async with SlowIndex() as index, IndexWriter(index) as writer:
+        await index.create("col", 2)
+        first = asyncio.create_task(writer.write("col", [row(0)]))
+        await asyncio.sleep(0.05)  # that is how long the first commit takes
+        index.gate.set()
+        await first
+        writes = []
+        for number in range(1, 6):
+            writes.append(asyncio.create_task(writer.write("col", [row(number)])))
+            for _ in range(3):
+                await asyncio.sleep(0)
+        await asyncio.gather(*writes)
+        assert index.commits == [1, 5]

@@ -33,7 +33,8 @@ class UpkeepOptions:
     sweep_every_s: float = 3600.0
     blob_age_s: float = 24 * 3600.0
     """An upload puts its blob first and refers to it later; putting it again makes it young again."""
-    tidy_every_s: float = 15.0
+    tidy_every_s: float = 2.0
+    """Cheap when nothing was written; fresh rows are searched slowly until they are indexed."""
 
 
 class Upkeep:
