@@ -114,7 +114,7 @@ def main() -> int:
         return 1
     print(f"\nDone in {time.monotonic() - started:.1f} s; the server is stopped. To go on with these documents:\n")
     print("    . .venv/bin/activate")
-    print("    penstock serve --data-dir .demo/data &          # the routes are described at /docs")
+    print("    penstock serve --data-dir .demo/data &          # docs/openapi.json describes the routes")
     print('    penstock ask "占道经营的处罚标准是什么？"')
     print("    penstock ingest FOLDER                          # your own documents\n")
     print("docs/map.md shows the code on one page, README.md how to set a language model that writes answers.")
