@@ -7,7 +7,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -19,7 +19,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from penstock.cache.options import CacheOptions
 from penstock.errors import ConfigError
+from penstock.fetch.options import FetchOptions
 from penstock.jobs.options import JobsOptions, WorkerOptions
 from penstock.models.generator_options import GeneratorOptions
 from penstock.models.options import ModelsOptions
@@ -82,12 +84,14 @@ class Settings(BaseSettings):
     blobs: SecretStr = SecretStr("")
     """URL of the blob store; empty: a folder in the data folder."""
     api: ApiOptions = ApiOptions()
+    cache: CacheOptions = CacheOptions()
     queue: JobsOptions = JobsOptions()
     worker: WorkerOptions = WorkerOptions()
     models: ModelsOptions = ModelsOptions()
     stores: StoresOptions = StoresOptions()
     parsing: ParsingOptions = ParsingOptions()
     generator: GeneratorOptions = GeneratorOptions()
+    fetch: FetchOptions = FetchOptions()
     answer: AnswerOptions = AnswerOptions()
     log: LogOptions = LogOptions()
 
@@ -106,6 +110,10 @@ class Settings(BaseSettings):
     @property
     def blobs_url(self) -> str:
         return self.blobs.get_secret_value() or f"file://{self.data_dir.absolute() / 'blobs'}"
+
+    @property
+    def cache_url(self) -> str:
+        return self.cache.url.get_secret_value() or f"sqlite:///{self.data_dir.absolute() / 'cache.sqlite3'}"
 
     @classmethod
     def settings_customise_sources(
@@ -169,6 +177,8 @@ def _is_option(model: type[BaseModel], path: list[str]) -> bool:
         return False
     if len(path) == 1:
         return True
+    if get_origin(field.annotation) is Mapping:
+        return True  # the names inside are the user's own; what stands under them is checked when it is read
     nested = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_model(kind)]
     return any(_is_option(kind, path[1:]) for kind in nested)
 

@@ -10,12 +10,14 @@ import prometheus_client
 
 from penstock.app.lifeline import StopSignal
 from penstock.app.services import Services, open_services
+from penstock.cache import open_cache
 from penstock.errors import PenstockError
 from penstock.jobs.worker import Worker
 from penstock.models.generator import Generator
 from penstock.models.openai_generator import OpenAIGenerator
 from penstock.models.pool import ModelPool
 from penstock.pipeline.answer import Answerer
+from penstock.pipeline.content_cache import ContentCache
 from penstock.pipeline.handlers import Handlers
 from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.ingest import IngestOptions, Ingestor
@@ -83,6 +85,7 @@ class Engines:
     index: IndexStore
     writer: IndexWriter
     parsers: ParserPool
+    cache: ContentCache
     generator: Generator | None
 
 
@@ -91,12 +94,14 @@ async def open_engines(settings: Settings) -> AsyncIterator[Engines]:
     """Opens them, nothing loaded yet."""
     async with AsyncExitStack() as stack:
         index = await stack.enter_async_context(open_index(settings.index_url, settings.stores))
+        cache = await stack.enter_async_context(open_cache(settings.cache_url, settings.cache))
         generator = OpenAIGenerator(settings.generator) if settings.generator.configured else None
         yield Engines(
             models=await stack.enter_async_context(ModelPool(settings.models, registry=prometheus_client.REGISTRY)),
             index=index,
             writer=await stack.enter_async_context(IndexWriter(index)),
             parsers=await stack.enter_async_context(ParserPool(settings.parsing)),
+            cache=await stack.enter_async_context(ContentCache(cache, settings.cache.ttl_s)),
             generator=await stack.enter_async_context(generator) if generator else None,
         )
 
@@ -112,6 +117,7 @@ def make_handlers(services: Services, engines: Engines) -> Handlers:
             writer=engines.writer,
             parsers=engines.parsers,
             models=engines.models,
+            cache=engines.cache,
             options=IngestOptions(),
         ),
         retriever=Retriever(services.ledger, engines.index, engines.models),

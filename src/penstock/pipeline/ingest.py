@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from penstock.blobs.base import BlobStore
 from penstock.ids import chunk_id
 from penstock.ledger.base import Ledger, VersionWork
-from penstock.models.base import Embedder, Lane, Role
+from penstock.models.base import Embedder
 from penstock.models.pool import ModelPool
+from penstock.pipeline.content_cache import ContentCache, passages_key
 from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.parsing import Chunked, ChunkingRequest, ParserPool
+from penstock.pipeline.passage_vectors import PassageVectors
 from penstock.pipeline.passages import passage_text
 from penstock.stores.base import IndexRow, IndexStore
 from penstock.types import JSON, Chunk, Collection, DocumentStatus
@@ -39,10 +41,15 @@ class IngestOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """What came of it. `live` is False when the document was deleted or replaced meanwhile: nothing is left then."""
+    """What came of it. `live` is False when the document was deleted or replaced meanwhile: nothing is left then.
+
+    `parsed` is False and `embedded` less than `chunks` where the cache knew the document or its passages.
+    """
 
     chunks: int = 0
     pages: int = 0
+    parsed: bool = False
+    embedded: int = 0
     live: bool = True
     notes: Sequence[str] = ()
 
@@ -59,6 +66,7 @@ class Ingestor:
         writer: IndexWriter,
         parsers: ParserPool,
         models: ModelPool,
+        cache: ContentCache,
         options: IngestOptions,
     ) -> None:
         self._ledger = ledger
@@ -67,6 +75,7 @@ class Ingestor:
         self._writer = writer
         self._parsers = parsers
         self._models = models
+        self._cache = cache
         self._options = options
         self._parsing = asyncio.Semaphore(options.parallel_parses)
         self._windows = asyncio.Semaphore(max(1, options.chunks_in_flight // options.window_chunks))
@@ -79,59 +88,73 @@ class Ingestor:
         if not work.live or work.status is not DocumentStatus.PENDING:
             return Ingested(live=False)
         embedder = await self._models.embedder(work.collection.options.embedding_model)
-        chunked = await self._parse(work, embedder, report)
+        chunked, parsed = await self._passages(work, embedder, report)
         chunks = _chunks(work, chunked)
-        await self._index_chunks(work, chunks, embedder, report)
+        embedded = await self._index_chunks(work, chunks, embedder, report)
         if not await self._ledger.finish_version(version_id, chunks, pages=chunked.pages):
             return Ingested(live=False)  # what was indexed is garbage now, says the ledger
-        return Ingested(chunks=len(chunks), pages=chunked.pages, notes=chunked.notes)
+        return Ingested(chunks=len(chunks), pages=chunked.pages, parsed=parsed, embedded=embedded, notes=chunked.notes)
 
     async def reindex(self, collection: Collection, report: ReportProgress) -> int:
         """Rebuilds the collection's index from the ledger; returns the number of chunks in it."""
         embedder = await self._models.embedder(collection.options.embedding_model)
         await self._index.drop(collection.id)
         await self._index.create(collection.id, embedder.info.dimensions)
+        vectors = PassageVectors(embedder, self._cache)
         done, after = 0, ""
         while page := await self._ledger.scan_chunks(collection.id, after=after, limit=self._options.window_chunks):
-            await self._index_window(collection.id, [(found.chunk, found.metadata) for found in page], embedder)
+            await self._index_window(collection.id, [(found.chunk, found.metadata) for found in page], vectors)
             done, after = done + len(page), page[-1].chunk.id
             await report("index", done, collection.chunks)
         return done
 
-    async def _parse(self, work: VersionWork, embedder: Embedder, report: ReportProgress) -> Chunked:
+    async def _passages(self, work: VersionWork, embedder: Embedder, report: ReportProgress) -> tuple[Chunked, bool]:
+        """The document's passages, and whether it had to be parsed for them."""
         options = work.collection.options
+        chunking = ChunkingRequest(
+            chunker=options.chunker,
+            tokens=min(options.chunk_tokens, embedder.info.max_tokens - SPECIAL_TOKENS),
+            overlap=options.chunk_overlap,
+            tokenizer_file=str(embedder.tokenizer_file),
+        )
+        key = passages_key(work.sha256, work.media_type, self._parsers.identity(work.media_type), chunking)
+        if known := await self._cache.passages(key):
+            return known, False
+        chunked = await self._parse(work, chunking, report)
+        self._cache.keep_passages(key, chunked)
+        return chunked, True
+
+    async def _parse(self, work: VersionWork, chunking: ChunkingRequest, report: ReportProgress) -> Chunked:
         async with self._parsing:
             await report("parse", 0, 1)
             data = await self._blobs.get(work.sha256)
             return await self._parsers.parse_and_chunk(
-                data,
-                name=work.name,
-                media_type=work.media_type,
-                chunking=ChunkingRequest(
-                    chunker=options.chunker,
-                    tokens=min(options.chunk_tokens, embedder.info.max_tokens - SPECIAL_TOKENS),
-                    overlap=options.chunk_overlap,
-                    tokenizer_file=str(embedder.tokenizer_file),
-                ),
+                data, name=work.name, media_type=work.media_type, chunking=chunking
             )
 
     async def _index_chunks(
         self, work: VersionWork, chunks: Sequence[Chunk], embedder: Embedder, report: ReportProgress
-    ) -> None:
-        """Window by window, so that a book of 50,000 chunks holds no more vectors in memory than a letter."""
+    ) -> int:
+        """Window by window, so that a book of 50,000 chunks holds no more vectors in memory than a letter.
+
+        Returns how many passages the model had to embed.
+        """
         if chunks:  # each time, for another process may have dropped the collection to reindex it
             await self._index.create(work.collection.id, embedder.info.dimensions)
+        vectors, embedded = PassageVectors(embedder, self._cache), 0
         for first in range(0, len(chunks), self._options.window_chunks):
             window = chunks[first : first + self._options.window_chunks]
             async with self._windows:
                 await report("embed", first, len(chunks))
-                await self._index_window(work.collection.id, [(chunk, work.metadata) for chunk in window], embedder)
+                rows = [(chunk, work.metadata) for chunk in window]
+                embedded += await self._index_window(work.collection.id, rows, vectors)
+        return embedded
 
     async def _index_window(
-        self, collection_id: str, window: Sequence[tuple[Chunk, Mapping[str, JSON]]], embedder: Embedder
-    ) -> None:
+        self, collection_id: str, window: Sequence[tuple[Chunk, Mapping[str, JSON]]], vectors: PassageVectors
+    ) -> int:
         texts = [passage_text(chunk) for chunk, _ in window]
-        vectors = await embedder.embed(texts, role=Role.PASSAGE, lane=Lane.BULK)
+        found = await vectors.of(texts)
         rows = [
             IndexRow(
                 chunk_id=chunk.id,
@@ -141,9 +164,10 @@ class Ingestor:
                 vector=vector,
                 metadata=metadata,
             )
-            for (chunk, metadata), text, vector in zip(window, texts, vectors, strict=True)
+            for (chunk, metadata), text, vector in zip(window, texts, found.vectors, strict=True)
         ]
         await self._writer.write(collection_id, rows)
+        return found.computed
 
 
 def _chunks(work: VersionWork, chunked: Chunked) -> list[Chunk]:

@@ -1,6 +1,7 @@
 """The options of the parsing room."""
 
 import os
+from importlib.metadata import version
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,3 +34,17 @@ class ParsingOptions(BaseModel):
         ge=64,
         description="MiB of resident memory at which a parser process is replaced between documents.",
     )
+
+
+PARSER_VERSION = 1
+"""Counts up with each change here or in the chunkers that gives other text or passages for the same bytes."""
+_COSTS = frozenset(
+    {"processes", "time_limit_s", "memory_limit_mb", "max_text_chars", "recycle_after", "recycle_rss_mb"}
+)
+"""Options that decide about whether a document is parsed, not about what comes of it."""
+
+
+def parser_identity(options: ParsingOptions) -> str:
+    """Names everything but the bytes that a document's text follows from."""
+    chosen = options.model_dump_json(exclude=set(_COSTS))
+    return f"{PARSER_VERSION} kreuzberg {version('kreuzberg')} splitter {version('semantic-text-splitter')} {chosen}"

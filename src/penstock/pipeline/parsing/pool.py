@@ -10,7 +10,7 @@ from typing import Self
 
 from penstock.errors import ParseError, Unavailable
 from penstock.pipeline.media import shown_name
-from penstock.pipeline.parsing.options import ParsingOptions
+from penstock.pipeline.parsing.options import ParsingOptions, parser_identity
 from penstock.pipeline.parsing.process import ParserDied, ParserProcess
 from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument
 from penstock.pipeline.parsing.wire import Reply, Request
@@ -47,6 +47,7 @@ class ParserPool:
         self._slots = [_Slot() for _ in range(self._options.processes)]
         self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
         self._closed = False
+        self._identity = parser_identity(self._options)
         self.stats = PoolStats()
 
     async def __aenter__(self) -> Self:
@@ -65,6 +66,10 @@ class ParserPool:
         async with asyncio.TaskGroup() as group:
             for _ in self._slots:
                 group.create_task(self._start_one())
+
+    def identity(self, media_type: str) -> str:  # noqa: ARG002 - parsers may be chosen by it
+        """What decides about a document's text beside its bytes: versions, and the options that change it."""
+        return self._identity
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -1,0 +1,140 @@
+"""What ingest need not compute twice: passages by a document's content, vectors by a passage's.
+
+A key names everything that the value follows from, so that a value is never outdated; it is at most gone.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.cache.base import Cache
+from penstock.models.base import Embedder, Role, Vectors
+from penstock.pipeline.parsing.records import Chunked, ChunkingRequest
+
+logger = logging.getLogger(__name__)
+
+PASSAGES = "passages"
+VECTORS = "vectors"
+"""Namespaces, and labels of the cache's metrics."""
+
+FLUSH_S = 0.25
+MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
+"""What is new is written a few times a second in one transaction; beyond so many bytes it is not kept at all."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Chunked).decode
+
+
+class ContentCache:
+    """Over any cache; an async context manager. What was kept is seen by others a quarter of a second later."""
+
+    def __init__(self, cache: Cache, ttl_s: float) -> None:
+        self._cache = cache
+        self._ttl_s = ttl_s
+        self._unwritten: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        self._unwritten_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writing is not None:
+            await self._writing
+
+    async def passages(self, key: str) -> Chunked | None:
+        """What was kept under the key of `passages_key`."""
+        found = await self._cache.get_many(PASSAGES, [key])
+        try:
+            return _decode(found[key]) if found else None
+        except msgspec.MsgspecError as exc:
+            logger.warning("A cached parse result is of no use: %s", exc)
+            return None
+
+    def keep_passages(self, key: str, chunked: Chunked) -> None:
+        """A document without passages is not kept: it is cheap, or its reader may have more luck another time."""
+        if chunked.pieces:
+            self._keep(PASSAGES, {key: _encode(chunked)})
+
+    async def vectors(self, keys: Sequence[str], dimensions: int) -> Mapping[str, NDArray[np.float32]]:
+        """Those that are there, by the keys of `VectorKeys`."""
+        found = await self._cache.get_many(VECTORS, keys)
+        return {key: np.frombuffer(value, np.float32) for key, value in found.items() if len(value) == 4 * dimensions}
+
+    def keep_vectors(self, keys: Sequence[str], vectors: Vectors) -> None:
+        self._keep(VECTORS, {key: vector.tobytes() for key, vector in zip(keys, vectors, strict=True)})
+
+    def _keep(self, namespace: str, items: Mapping[str, bytes]) -> None:
+        size = sum(map(len, items.values()))
+        if self._unwritten_bytes + size > MAX_UNWRITTEN_BYTES:
+            return
+        self._unwritten[namespace].update(items)
+        self._unwritten_bytes += size
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(), name="content cache")
+
+    async def _write(self) -> None:
+        while self._unwritten:
+            await asyncio.sleep(FLUSH_S)
+            unwritten, self._unwritten = self._unwritten, defaultdict(dict)
+            for namespace, items in unwritten.items():
+                await self._cache.set_many(namespace, items, self._ttl_s)
+            self._unwritten_bytes = sum(len(v) for items in self._unwritten.values() for v in items.values())
+        self._writing = None
+
+
+def passages_key(sha256: str, media_type: str, parser: str, chunking: ChunkingRequest) -> str:
+    """`parser` names the parsers with their versions and options; the tokenizer counts by its content."""
+    recipe = replace(chunking, tokenizer_file=_content(chunking.tokenizer_file))
+    return _digest(_encode([sha256, media_type, parser, recipe]))
+
+
+class VectorKeys:
+    """Keys of passages for one model: its name, files, precision and size of vectors are part of them."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        info = embedder.info
+        identity = [info.name, info.dimensions, info.max_tokens, info.precision, Role.PASSAGE, _files(embedder)]
+        self._model = hashlib.blake2b(_encode(identity), digest_size=16)
+
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        return [self._key(text) for text in texts]
+
+    def _key(self, text: str) -> str:
+        digest = self._model.copy()
+        digest.update(text.encode())
+        return digest.hexdigest()
+
+
+def _files(embedder: Embedder) -> list[tuple[str, int, int]]:
+    """The model's files as they lie beside its tokenizer, so that a model that is replaced in place is another one."""
+    folder = embedder.tokenizer_file.parent
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*/config.json")])
+    return [(str(file.relative_to(folder)), (found := file.stat()).st_size, found.st_mtime_ns) for file in files]
+
+
+def _content(file: str) -> str:
+    found = Path(file).stat()
+    return _digest_of_file(file, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest_of_file(file: str, _size: int, _changed: int) -> str:
+    return _digest(Path(file).read_bytes())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
