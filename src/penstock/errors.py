@@ -3,14 +3,16 @@
     PenstockError
      ├─ InvalidInput            what the caller sent is wrong             → HTTP 400 / 422
      │   ├─ TooLarge            … because it is too big                   → 413
-     │   └─ UnsupportedMedia    … because its type is not understood      → 415
+     │   ├─ UnsupportedMedia    … because its type is not understood      → 415
+     │   └─ FetchFailed         … because the URL in it leads nowhere     → 422
      ├─ Unauthorized            no key, or a wrong one                    → 401
      ├─ Forbidden               a key that may not do this                → 403
      ├─ NotFound                no such thing for this tenant             → 404
      ├─ Conflict                contradicts what is there already         → 409
      ├─ Overloaded              the queue is full; try again later        → 429 + Retry-After
      ├─ Unavailable             a store or a model cannot be reached now  → 503 + Retry-After
-     │   └─ StorageFull         … because the disk is full                → 507
+     │   ├─ StorageFull         … because the disk is full                → 507
+     │   └─ OutOfMemory         … because a model's device has no room    → 503
      ├─ ProviderError           an upstream model failed or lied          → 502
      ├─ DeadlineExceeded        out of the time it was given              → 504
      ├─ ParseError              a document that cannot be read (final: a retry would not help)
@@ -47,6 +49,16 @@ class TooLarge(InvalidInput):
 
 class UnsupportedMedia(InvalidInput):
     code = "unsupported_media"
+
+
+class FetchFailed(InvalidInput):
+    """A file that could not be had from a URL. The message never says why: that would tell about our network."""
+
+    code = "fetch_failed"
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class Unauthorized(PenstockError):
@@ -88,6 +100,10 @@ class Unavailable(PenstockError):
 
 class StorageFull(Unavailable):
     code = "storage_full"
+
+
+class OutOfMemory(Unavailable):
+    code = "out_of_memory"
 
 
 class ProviderError(PenstockError):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ Vectors: TypeAlias = NDArray[np.float32]
 """float32, shape (n, dimensions), every row of length 1."""
 
 TokenIds: TypeAlias = NDArray[np.int32]
+
+Item: TypeAlias = NDArray[Any]
+"""What an engine turns into one vector: a text's token ids, or an image's pixels."""
 
 
 class Role(StrEnum):
@@ -78,9 +81,18 @@ class Reranker(ABC):
     @abstractmethod
     def info(self) -> ModelInfo: ...
 
+    @property
+    @abstractmethod
+    def candidates(self) -> int:
+        """How many texts a caller should give it for a question, where there are as many."""
+
     @abstractmethod
     async def rerank(self, query: str, texts: Sequence[str], *, lane: Lane = Lane.INTERACTIVE) -> NDArray[np.float32]:
-        """One score in [0, 1] a text, in order: shape (len(texts),). Higher is better; comparable within a query."""
+        """One score in [0, 1] a text, in order: shape (len(texts),). Higher is better; comparable within a query.
+
+        Of a pair that is longer than `info.max_tokens` the text is cut; the query only where it alone would fill half
+        of it. A cancelled call leaves the queue at once. Raises Unavailable or ProviderError.
+        """
 
 
 Pending: TypeAlias = Callable[[], NDArray[np.float32]]
@@ -99,11 +111,32 @@ class Encoder(ABC):
         """Columns of a result."""
 
     @abstractmethod
-    def start(self, ids: TokenIds, mask: TokenIds) -> Pending:
+    def start(self, ids: Item, mask: TokenIds) -> Pending:
         """Begin one padded batch, and do not wait for it. Raises Unavailable.
 
-        Both arrays have the shape (rows, length); mask 0 marks padding.
+        Both arrays are as `collate` made them; for texts of the shape (rows, length), and mask 0 marks padding. Raises
+        OutOfMemory, as `Pending` may, when a smaller batch may fit; by then it has let go of the batch's tensors.
         """
+
+    def tokens_of(self, item: Item) -> int:
+        """What an item counts in budgets and metrics, and what batches are sorted by."""
+        return len(item)
+
+    def collate(self, items: Sequence[Item], length: int, pad_id: int) -> tuple[Item, TokenIds]:
+        """Items of at most `length` tokens as one batch for `start`: the data, and a mask (rows, length)."""
+        data, mask = np.full((len(items), length), pad_id, np.int32), np.zeros((len(items), length), np.int32)
+        for place, item in enumerate(items):
+            data[place, : len(item)] = item
+            mask[place, : len(item)] = 1
+        return data, mask
+
+    def room_tokens(self) -> int | None:
+        """Tokens of one batch that the device's free memory holds at the moment; None: that is no limit here."""
+        return None
+
+    def relieve(self) -> None:
+        """After OutOfMemory: give back to the device what is kept for reuse."""
+        return
 
     @abstractmethod
     def close(self) -> None:

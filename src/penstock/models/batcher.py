@@ -15,10 +15,11 @@ from typing import Self
 
 import numpy as np
 
-from penstock.errors import PenstockError, Unavailable
-from penstock.models.base import Encoder, Lane, Pending, TokenIds, Vectors
+from penstock.errors import OutOfMemory, PenstockError, Unavailable
+from penstock.models.base import Encoder, Item, Lane, Pending, TokenIds, Vectors
 from penstock.models.cost import CostModel
 from penstock.models.lane import Call, Row, WaitingRows
+from penstock.models.memory import TokenBudget
 from penstock.models.metrics import ModelMetrics
 from penstock.models.options import BatcherOptions
 from penstock.models.shapes import padded_length
@@ -35,8 +36,14 @@ class Batch:
 
     lane: Lane
     rows: Sequence[Row]
-    ids: TokenIds
+    data: Item
     mask: TokenIds
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        """Padding included."""
+        return len(self.rows) * self.length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +60,10 @@ class Batcher:
 
     Guarantees: rows of a call come back in order; a call whose caller is gone leaves the queue at once; callers wait
     while their lane is full; when the engine fails on a batch, the calls in it fail and the others go on.
+
+    When a batch does not fit the device's memory, nobody fails: its rows go back to the front of the queue and come
+    again in batches of half the size. A row that does not even fit alone runs on the engine that `spare` makes, once
+    it is needed; only where there is none its call fails. It is called on the batcher's thread and may block.
     """
 
     def __init__(
@@ -65,6 +76,8 @@ class Batcher:
         options: BatcherOptions,
         metrics: ModelMetrics,
         cost: CostModel | None = None,
+        spare: Callable[[], Encoder] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._encoder = encoder
         self._name = name
@@ -73,6 +86,9 @@ class Batcher:
         self._options = options
         self._metrics = metrics
         self._cost = cost or CostModel()
+        self._budget = TokenBudget(options.batch_tokens, room=encoder.room_tokens, clock=clock)
+        self._make_spare = spare
+        self._spare: Encoder | None = None
         self._lanes = MappingProxyType({lane: WaitingRows(longest=longest) for lane in Lane})
         self._room = MappingProxyType({lane: asyncio.Event() for lane in Lane})
         self._calls: set[Call] = set()
@@ -94,26 +110,31 @@ class Batcher:
             self._wake.notify()
         await self._stopped.wait()
         self._thread.join()
-        self._encoder.close()
+        for engine in (self._encoder, self._spare):
+            if engine is not None:
+                engine.close()
 
     @property
     def closed(self) -> bool:
         """Whether it was stopped, or its thread broke down; nothing runs here any more."""
         return self._closed
 
-    async def put(self, texts: Sequence[TokenIds], lane: Lane) -> Call:
-        """Queue tokenised texts as one call; returns as soon as they have room. Raises Unavailable when closed."""
+    async def put(self, items: Sequence[Item], lane: Lane) -> Call:
+        """Queue tokenised texts or images as one call; returns once they have room. Raises Unavailable when closed."""
         waiting = self._lanes[lane]
         while waiting.tokens >= self._options.queue_tokens and not self._closed:
             self._room[lane].clear()
             await self._room[lane].wait()
-        result = np.empty((len(texts), self._encoder.dimensions), np.float32)
-        call = Call(lane=lane, result=result, left=len(texts), done=self._loop.create_future())
-        now = time.monotonic()
+        result = np.empty((len(items), self._encoder.dimensions), np.float32)
+        call = Call(lane=lane, result=result, left=len(items), done=self._loop.create_future())
+        now, tokens_of = time.monotonic(), self._encoder.tokens_of
         with self._wake:
             if self._closed:
                 raise Unavailable(f"The model {self._name} was unloaded.")
-            waiting.push([Row(ids=ids, call=call, place=place, queued_at=now) for place, ids in enumerate(texts)])
+            waiting.push(
+                Row(item=item, tokens=tokens_of(item), call=call, place=place, queued_at=now)
+                for place, item in enumerate(items)
+            )
             self._wake.notify()
         self._calls.add(call)
         return call
@@ -166,6 +187,7 @@ class Batcher:
                 self._wake.wait()
             if self._closed:
                 return None
+            self._budget.refresh()
             lane = self._turn()
             rows = self._lanes[lane].take(self)
         return self._pad(lane, rows) if rows else None
@@ -185,7 +207,7 @@ class Batcher:
 
     def fits(self, rows: int, length: int) -> bool:
         short = self._cost.predict_ms(rows, length) <= self._options.slice_ms
-        return short and rows * length <= self._options.batch_tokens
+        return short and rows * length <= self._budget.tokens
 
     def saves(self, batch: tuple[int, int], row: int) -> bool:
         rows, length = batch
@@ -193,22 +215,25 @@ class Batcher:
         return together <= self._cost.predict_ms(rows, length) + self._cost.predict_ms(1, row)
 
     def _pad(self, lane: Lane, rows: Sequence[Row]) -> Batch:
-        length = padded_length(max(len(row.ids) for row in rows), longest=self._longest)
-        ids = np.full((len(rows), length), self._pad_id, np.int32)
-        mask = np.zeros((len(rows), length), np.int32)
-        for place, row in enumerate(rows):
-            ids[place, : len(row.ids)] = row.ids
-            mask[place, : len(row.ids)] = 1
-        return Batch(lane=lane, rows=rows, ids=ids, mask=mask)
+        length = padded_length(max(row.tokens for row in rows), longest=self._longest)
+        data, mask = self._encoder.collate([row.item for row in rows], length, self._pad_id)
+        return Batch(lane=lane, rows=rows, data=data, mask=mask, length=length)
 
     def _start(self, batch: Batch) -> Running | None:
         self._in_a_row = self._in_a_row + 1 if batch.lane is Lane.INTERACTIVE else 0
+        if self._budget.refuses(batch.tokens) and (len(batch.rows) > 1 or self._make_spare is not None):
+            self._make_smaller(batch, OutOfMemory("The device's memory does not hold the batch."))
+            return None
         now = time.monotonic()
         try:
-            return Running(batch=batch, pending=self._encoder.start(batch.ids, batch.mask), since=now)
+            return Running(batch=batch, pending=self._encoder.start(batch.data, batch.mask), since=now)
+        except OutOfMemory as error:
+            told = error
         except PenstockError as error:
             self._fail(batch, error)
             return None
+        self._step_down(batch, told)
+        return None
 
     def _wait(self, running: Running) -> Vectors | PenstockError:
         try:
@@ -216,35 +241,75 @@ class Batcher:
         except PenstockError as error:
             return error
         took_s = time.monotonic() - running.since
-        rows, length = running.batch.ids.shape
-        self._cost.observe(rows, length, took_s * 1e3)
+        self._cost.observe(len(running.batch.rows), running.batch.length, took_s * 1e3)
         self._metrics.ran(self._name, running.batch.lane, took_s)
         return vectors
 
     def _hand_out(self, running: Running, outcome: Vectors | PenstockError) -> None:
         batch = running.batch
-        if isinstance(outcome, PenstockError):
+        if isinstance(outcome, OutOfMemory):
+            self._step_down(batch, outcome)
+        elif isinstance(outcome, PenstockError):
             self._fail(batch, outcome)
-            return
+        else:
+            self._deliver(batch, outcome, running.since)
+
+    def _deliver(self, batch: Batch, vectors: Vectors, since: float) -> None:
         done = []
-        for row, vector in zip(batch.rows, outcome, strict=True):
+        for row, vector in zip(batch.rows, vectors, strict=True):
             call = row.call
             call.result[row.place] = vector
             call.left -= 1
             if not call.left:
                 done.append(call)
         self._on_loop(self._finish, batch.lane, done)
-        self._count(batch, running.since)
+        self._count(batch, since)
 
     def _count(self, batch: Batch, started: float) -> None:
         self._metrics.counted(
             self._name,
             batch.lane,
             waits_s=[started - row.queued_at for row in batch.rows],
-            tokens=sum(len(row.ids) for row in batch.rows),
-            padded=batch.ids.size,
-            limit=self._options.batch_tokens,
+            tokens=sum(row.tokens for row in batch.rows),
+            padded=batch.tokens,
+            limit=self._budget.tokens,
         )
+
+    def _step_down(self, batch: Batch, error: OutOfMemory) -> None:
+        """The batch did not fit: remember that, and try again with less."""
+        self._encoder.relieve()
+        before = self._budget.tokens
+        self._budget.failed(batch.tokens)
+        self._metrics.ran_out(self._name, self._budget.tokens)
+        logger.log(
+            logging.WARNING if self._budget.tokens < before else logging.DEBUG,
+            "%d texts of %d tokens did not fit the memory that %s runs in; at most %d tokens a batch from here on: %s",
+            len(batch.rows), batch.length, self._name, self._budget.tokens, error,
+        )  # fmt: skip
+        self._make_smaller(batch, error)
+
+    def _make_smaller(self, batch: Batch, error: OutOfMemory) -> None:
+        if len(batch.rows) == 1:
+            self._run_aside(batch, error)
+            return
+        with self._wake:
+            self._lanes[batch.lane].give_back(batch.rows)
+
+    def _run_aside(self, batch: Batch, error: OutOfMemory) -> None:
+        """Run a batch on the spare engine, at once and to its end."""
+        if self._make_spare is None:
+            self._fail(batch, error)
+            return
+        since = time.monotonic()
+        try:
+            self._spare = self._spare or self._make_spare()
+            vectors = self._spare.start(batch.data, batch.mask)()
+        except PenstockError as failure:
+            self._fail(batch, failure)
+            return
+        self._metrics.ran(self._name, batch.lane, time.monotonic() - since)
+        self._metrics.spared.labels(self._name).inc(len(batch.rows))
+        self._deliver(batch, vectors, since)
 
     def _fail(self, batch: Batch, error: PenstockError) -> None:
         logger.error("a batch of %d texts failed on %s: %s", len(batch.rows), self._name, error)

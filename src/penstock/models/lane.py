@@ -11,25 +11,30 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.models.base import Lane, TokenIds
+from penstock.models.base import Item, Lane
 from penstock.models.shapes import padded_length, whole_rows
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One caller's rows on their way. `result` gets a row as its batch ends; `done` is set with the last one."""
+    """One caller's rows on their way. `result` gets a row as its batch ends; `done` is set with the last one.
+
+    `gone`: nobody waits for it any more, or it failed; set under the batcher's lock.
+    """
 
     lane: Lane
     result: NDArray[np.float32]
     left: int
     done: asyncio.Future[None]
+    gone: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One text's tokens, and where its vector goes."""
+    """One text's tokens (or an image's pixels) that count as `tokens`, and where its vector goes."""
 
-    ids: TokenIds
+    item: Item
+    tokens: int
     call: Call
     place: int
     queued_at: float
@@ -38,7 +43,7 @@ class Row:
 
     @property
     def key(self) -> tuple[int, int]:
-        return len(self.ids), self.order
+        return self.tokens, self.order
 
 
 class Limits(Protocol):
@@ -73,7 +78,7 @@ class WaitingRows:
             row.order = next(self._orders)
             insort(self._sorted, (row.key, row))
             self._arrived.append(row)
-            self.tokens += len(row.ids)
+            self.tokens += row.tokens
 
     def take(self, limits: Limits) -> Sequence[Row]:
         """The next batch; one row even where the limits refuse it. None waiting: empty."""
@@ -87,8 +92,20 @@ class WaitingRows:
         low = max(low, min(first, high - count))
         return self._cut(low, low + count)
 
+    def give_back(self, rows: Iterable[Row]) -> None:
+        """Take in again, before all others, what was taken and did not run; but for the rows of calls that are gone."""
+        self._arrived = deque(row for row in self._arrived if row.waiting)
+        for row in sorted(rows, key=lambda row: -row.order):
+            if row.call.gone:
+                continue
+            row.waiting = True
+            insort(self._sorted, (row.key, row))
+            self._arrived.appendleft(row)
+            self.tokens += row.tokens
+
     def drop(self, call: Call) -> None:
-        """Take out what a caller who is gone still has waiting."""
+        """Take out what a caller who is gone, or who failed, still has waiting."""
+        call.gone = True
         gone = [row for row in self._arrived if row.call is call and row.waiting]
         for row in gone:
             place = bisect_left(self._sorted, row.key, key=lambda entry: entry[0])
@@ -127,5 +144,5 @@ class WaitingRows:
         del self._sorted[low:high]
         for row in rows:
             row.waiting = False
-            self.tokens -= len(row.ids)
+            self.tokens -= row.tokens
         return rows

@@ -42,8 +42,41 @@ class ModelMetrics:
             "penstock_model_cancelled_calls", "Calls whose caller went away", labels, registry=registry
         )
         self.failures = Counter("penstock_model_failures", "Batches that failed", ("model",), registry=registry)
+        self.out_of_memory = Counter(
+            "penstock_model_out_of_memory",
+            "Batches that did not fit the device's memory and ran again in smaller ones",
+            ("model",),
+            registry=registry,
+        )
+        self.spared = Counter(
+            "penstock_model_spared_rows",
+            "Texts that did not fit the device's memory even alone and ran on the processor",
+            ("model",),
+            registry=registry,
+        )
+        self.budget = Gauge(
+            "penstock_model_budget_tokens", "Tokens that a batch may have now", ("model",), registry=registry
+        )
         self.loads = Counter("penstock_model_loads", "Loads by outcome", ("model", "outcome"), registry=registry)
         self.memory = Gauge("penstock_model_memory_bytes", "Weights in memory", ("model",), registry=registry)
+        remote = ("provider", "model")
+        self.remote_calls = Counter(
+            "penstock_remote_model_calls",
+            "Calls to a provider of embeddings or rankings by outcome: ok, abandoned or an error code",
+            (*remote, "outcome"),
+            registry=registry,
+        )
+        self.remote_retries = Counter(
+            "penstock_remote_model_retries", "Calls that repeat a failed one", remote, registry=registry
+        )
+        self.remote_seconds = Histogram(
+            "penstock_remote_model_call_seconds", "From call to end", remote, buckets=WAITS_S, registry=registry
+        )
+
+    def ran_out(self, model: str, budget_tokens: int) -> None:
+        """A batch did not fit; from here on batches have at most `budget_tokens`."""
+        self.out_of_memory.labels(model).inc()
+        self.budget.labels(model).set(budget_tokens)
 
     def ran(self, model: str, lane: Lane, took_s: float) -> None:
         """A batch was in the engine for so long."""
@@ -61,3 +94,4 @@ class ModelMetrics:
         self.tokens.labels(model, lane).inc(tokens)
         self.padding.labels(model, lane).inc(padded - tokens)
         self.fill.labels(model, lane).observe(tokens / limit)
+        self.budget.labels(model).set(limit)
