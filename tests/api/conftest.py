@@ -16,6 +16,7 @@ from penstock.api.protocol import PatientProtocol
 from penstock.app import Services
 from penstock.blobs import open_blobs
 from penstock.errors import ProviderError
+from penstock.fetch import Fetcher
 from penstock.jobs import WorkerOptions, open_store
 from penstock.jobs.base import JobFilter
 from penstock.jobs.worker import Handler, JobContext, Worker
@@ -28,9 +29,15 @@ from penstock.types import JSON
 
 @asynccontextmanager
 async def open_services(data_dir: Path, **options: Any) -> AsyncIterator[Services]:
-    async with open_ledger("memory://") as ledger, open_store("memory://") as jobs, open_blobs("memory://") as blobs:
-        settings = Settings(data_dir=data_dir, api=ApiOptions(**options))
-        yield Services(settings=settings, ledger=ledger, jobs=jobs, blobs=blobs, intake=Intake(ledger, jobs))
+    settings = Settings(data_dir=data_dir, api=ApiOptions(**options))
+    async with (
+        open_ledger("memory://") as ledger,
+        open_store("memory://") as jobs,
+        open_blobs("memory://") as blobs,
+        Fetcher(settings.fetch) as fetcher,
+    ):
+        intake = Intake(ledger, jobs)
+        yield Services(settings=settings, ledger=ledger, jobs=jobs, blobs=blobs, intake=intake, fetcher=fetcher)
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ CODE_STATUS: Mapping[str, int] = {error.code: status for error, status in STATUS
     "stream_truncated": 502,
     "content_filtered": 502,
     "no_vision": 502,
+    "fetch_failed": 422,
 }
 """The same by code, for the failures of jobs, which travel as records and have lost their class."""
 

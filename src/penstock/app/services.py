@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from penstock.app.data_folder import prepare_folder
 from penstock.blobs import open_blobs
 from penstock.blobs.base import BlobStore
+from penstock.fetch import Fetcher
 from penstock.jobs import open_store
 from penstock.jobs.base import JobStore
 from penstock.ledger import open_ledger
@@ -24,6 +25,7 @@ class Services:
     jobs: JobStore
     blobs: BlobStore
     intake: Intake
+    fetcher: Fetcher
 
 
 @asynccontextmanager
@@ -37,5 +39,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         open_ledger(settings.ledger_url) as ledger,
         open_store(settings.jobs_url, settings.queue) as jobs,
         open_blobs(settings.blobs_url) as blobs,
+        Fetcher(settings.fetch) as fetcher,
     ):
-        yield Services(settings=settings, ledger=ledger, jobs=jobs, blobs=blobs, intake=Intake(ledger, jobs))
+        intake = Intake(ledger, jobs)
+        yield Services(settings=settings, ledger=ledger, jobs=jobs, blobs=blobs, intake=intake, fetcher=fetcher)
