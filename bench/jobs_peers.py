@@ -31,11 +31,15 @@ _NOOP_LIMIT_S = 120.0
 _SETTLE_S = 4.0
 
 
+FOLDER = Path.home() / ".cache/penstock/bench-peers"
+"""Where the environments live, and stay for the next run."""
+
+
 def measure_peers(url: str, folder: Path) -> dict[str, dict[str, float | None]]:
     """A peer that cannot be installed is left out."""
     figures = {}
     for number, peer in enumerate(PACKAGES, start=1):
-        python = _environment(peer, folder)
+        python = environment(peer, folder)
         if python is not None:
             print(f"measuring {peer} …", file=sys.stderr)
             figures[peer] = {
@@ -45,8 +49,11 @@ def measure_peers(url: str, folder: Path) -> dict[str, dict[str, float | None]]:
     return figures
 
 
-def _environment(peer: str, folder: Path) -> Path | None:
+def environment(peer: str, folder: Path, *, install: bool = True) -> Path | None:
+    """The interpreter of the peer's environment, made where it is not there and `install` allows it."""
     python = folder / peer / "bin" / "python"
+    if not (install or python.exists()):
+        return None
     try:
         if not python.exists():
             subprocess.run([sys.executable, "-m", "venv", folder / peer], check=True)
