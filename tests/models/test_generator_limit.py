@@ -30,6 +30,22 @@ async def test_one_round_of_refusals_halves_once_and_success_recovers() -> None:
     assert limit.limit == 16
 
 
+async def test_grows_as_far_as_the_provider_lets_calls_in() -> None:
+    limit = AdaptiveLimit(64, start=2)
+    calls = [asyncio.create_task(limit.acquire()) for _ in range(100)]
+    for begun in (2, 4, 8, 16, 32, 64, 64):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert limit.in_flight == begun
+        for _ in range(begun):
+            limit.let_in()
+    limit.refused(0, None)
+    limit.let_in()
+    assert limit.limit == 32
+    for call in calls:
+        call.cancel()
+
+
 @pytest.mark.case(21)
 async def test_never_below_one() -> None:
     limit = AdaptiveLimit(2)

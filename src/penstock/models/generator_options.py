@@ -1,7 +1,7 @@
 """Which language models answer, and how long they may take."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -18,6 +18,7 @@ class Preset:
     base_url: str
     model: str
     sees: bool
+    max_concurrency: int = 1024
 
 
 PRESETS: Mapping[PresetName, Preset] = {
@@ -27,7 +28,7 @@ PRESETS: Mapping[PresetName, Preset] = {
     "qwen": Preset("https://dashscope.aliyuncs.com/compatible-mode/v1", "qwen-plus", sees=False),
     "qwen-vl": Preset("https://dashscope.aliyuncs.com/compatible-mode/v1", "qwen3-vl-plus", sees=True),
     "openai": Preset("https://api.openai.com/v1", "gpt-4.1-mini", sees=True),
-    "ollama": Preset("http://127.0.0.1:11434/v1", "qwen3:4b", sees=False),
+    "ollama": Preset("http://127.0.0.1:11434/v1", "qwen3:4b", sees=False, max_concurrency=32),
     "vllm": Preset("http://127.0.0.1:8000/v1", "default", sees=False),
 }
 
@@ -42,7 +43,9 @@ class EndpointOptions(BaseModel):
     api_key: SecretStr = Field(SecretStr(""), description="sent as a bearer token; never logged")
     model: str = Field("", description="the model's name at the provider")
     sees: bool = Field(False, description="the model takes pictures in its messages")
-    max_concurrency: int = Field(32, ge=1, description="calls in flight at most; falls by itself under 429")
+    max_concurrency: int = Field(
+        1024, ge=1, description="calls in flight at most (ollama: 32); from 32 on as far as the provider lets them in"
+    )
     extra_body: Mapping[str, Any] = Field(
         default_factory=dict, description="further fields of the request; null takes one of ours away"
     )
@@ -55,7 +58,7 @@ class EndpointOptions(BaseModel):
         if not isinstance(given, Mapping) or given.get("preset") not in PRESETS:
             return given
         preset = PRESETS[given["preset"]]
-        base = {"base_url": preset.base_url, "model": preset.model, "sees": preset.sees}
+        base = asdict(preset)
         return base | {name: value for name, value in given.items() if value not in {"", None}}
 
     @field_validator("api_key")

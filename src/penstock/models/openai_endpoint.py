@@ -23,6 +23,9 @@ from penstock.types import Usage
 _TAIL_S = 2.0
 """After the finish reason only token counts are to come: not worth a longer wait."""
 
+_FIRST_CALLS = 32
+"""As many at once before the provider has let any of them in."""
+
 _CLOSE_S = 0.2
 _ERROR_BYTES = 64 * 1024
 
@@ -42,7 +45,7 @@ class Endpoint:
         self._options = options
         self._random = random_source or random.Random()  # noqa: S311 - jitter
         self._upstream = Upstream(endpoint.base_url, connect_s=options.connect_s, tls=tls)
-        self._limit = AdaptiveLimit(endpoint.max_concurrency)
+        self._limit = AdaptiveLimit(endpoint.max_concurrency, start=_FIRST_CALLS)
         self._breaker = Breaker(failures=options.breaker_failures, cooldown_s=options.breaker_cooldown_s)
         self._secret = endpoint.api_key.get_secret_value()
         self._who = f"The model provider {self._upstream.name} ({endpoint.model})"
@@ -155,6 +158,7 @@ class Endpoint:
                     post = self._upstream.post("/chat/completions", body, self._headers())
                     reply = await stack.enter_async_context(post)
                     await self._check(reply)
+                self._limit.let_in()
                 async with aclosing(self._read(reply, first_by, deadline)) as deltas:
                     async for delta in deltas:
                         yield delta

@@ -8,12 +8,14 @@ class AdaptiveLimit:
     """Additive increase, multiplicative decrease (Chiu and Jain 1989), first come first served.
 
     A round trip's worth of refusals counts once: only a call that was sent after the last cut can cut again.
+    Until the first cut, each call that the provider lets in makes room for one more (slow start, RFC 5681), from
+    `start` on: a thousand calls at once to one that takes fifty would all fail, refused as often as they may be.
     Callers are bounded by the jobs that a worker runs at once.
     """
 
-    def __init__(self, ceiling: int) -> None:
+    def __init__(self, ceiling: int, *, start: int | None = None) -> None:
         self._ceiling = ceiling
-        self._limit = float(ceiling)
+        self._limit = float(min(ceiling, start or ceiling))
         self._cuts = 0
         self._held = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -23,13 +25,16 @@ class AdaptiveLimit:
     def limit(self) -> int:
         return int(self._limit)
 
-    async def acquire(self) -> int:
-        """Waits for a turn, which `release` ends. Gives the number that `refused` wants to hear."""
+    async def acquire(self, *, urgent: bool = False) -> int:
+        """Waits for a turn, which `release` ends; an urgent call before all that wait already.
+
+        Gives the number that `refused` wants to hear.
+        """
         if self._free and not self._waiting:
             self.in_flight += 1
             return self._cuts
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.appendleft(turn) if urgent else self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -52,6 +57,12 @@ class AdaptiveLimit:
         if retry_after_s:
             self._held += 1
             asyncio.get_running_loop().call_later(retry_after_s, self._unhold)
+
+    def let_in(self) -> None:
+        """The provider began to answer a call."""
+        if not self._cuts and self._waiting:
+            self._limit = min(float(self._ceiling), self._limit + 1)
+            self._let_in()
 
     def served(self) -> None:
         """The provider answered a call: one more at once after `limit` such."""
