@@ -5,14 +5,14 @@
 A fresh `penstock serve` for each part. `--data` is a folder with `load-en/corpus.jsonl` and `docs/good`.
 
 - load: N passages of `load-en` as files, by `penstock ingest FOLDER`, between two runs of `penstock bench embed` over
-  the same texts. `ratio.bench_embed` compares documents a second with texts a second; `ratio.bench_embed_cpu` the processor
-  time that an embedded text takes with all that a document takes in all processes, which holds on a busy machine too.
-  `share.*` parts the latter: `embed` is what the raw embedding took, `worker` what else the worker did.
+  the same texts. `ratio.bench_embed` compares documents a second with texts a second; `ratio.bench_embed_cpu` the
+  processor time that an embedded text takes with all that a document takes in all processes, which holds on a busy
+  machine too. `share.*` parts the latter: `embed` is what the raw embedding took, `worker` what else the worker did.
 - second run: the same command again; `second_run.speedup` is by the time on the clock, start of the command included.
 - good: `docs/good`, 69 documents of 14 formats.
 - curve: synthetic documents of some 20 passages of 32 tokens each, until there are `--curve` chunks; short ones, so
-  that what grows with the collection shows beside the model. `last_over_first` compares the rate of the last tenth with the
-  first's; `search.*` are searches one by one, before and during the curve's ingest.
+  that what grows with the collection shows beside the model. `last_over_first` compares the rate of the last tenth with
+  the first's; `search.*` are searches one by one, before and during the curve's ingest.
 - peer: LangChain or LlamaIndex in an environment of its own (build/ingest-peers) on the same files, with the same model
   and chunk size, sentence-transformers on torch's CPU build.
 """
