@@ -15,7 +15,7 @@ from penstock.errors import ParseError, PenstockError
 from penstock.pipeline.chunking.chunker import ChunkerCache
 from penstock.pipeline.parsing.extract import Extractor
 from penstock.pipeline.parsing.limits import die_with_parent, forbid_dumps_and_files, limit_memory, rss_bytes
-from penstock.pipeline.parsing.records import Chunked, ParsedDocument
+from penstock.pipeline.parsing.records import Chunked, ParsedDocument, PictureLimits, PlainPicture
 from penstock.pipeline.parsing.wire import (
     REPLY_LENGTH,
     REQUEST_LENGTHS,
@@ -63,6 +63,8 @@ class DocumentParser:
 
     def answer(self, request: Request, data: bytes) -> Reply:
         try:
+            if request.picture is not None:
+                return Reply(picture=_draw(data, request.picture), rss_bytes=rss_bytes())
             document = self._extractor.extract(data, request.media_type)
             self._check_length(document)
             if request.chunking is None:
@@ -93,6 +95,12 @@ class DocumentParser:
                 "Split it, or raise max_text_chars of the parsing settings.",
                 code="text_too_long",
             )
+
+
+def _draw(data: bytes, limits: PictureLimits) -> PlainPicture:
+    from penstock.pipeline.parsing.pictures import plain_picture  # noqa: PLC0415 - few processes ever need Pillow
+
+    return plain_picture(data, limits)
 
 
 def _problem(code: str, message: str) -> Reply:

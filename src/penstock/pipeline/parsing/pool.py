@@ -12,7 +12,7 @@ from penstock.errors import ParseError, Unavailable
 from penstock.pipeline.media import shown_name
 from penstock.pipeline.parsing.options import ParsingOptions, parser_identity
 from penstock.pipeline.parsing.process import ParserDied, ParserProcess
-from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument
+from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument, PictureLimits, PlainPicture
 from penstock.pipeline.parsing.wire import Reply, Request
 
 logger = logging.getLogger(__name__)
@@ -93,6 +93,14 @@ class ParserPool:
         if reply.chunked is None:
             raise _no_answer(name)
         return reply.chunked
+
+    async def redraw(self, data: bytes, *, limits: PictureLimits) -> PlainPicture:
+        """An image as one that is safe to hand on. Raises `ParseError` as `parse` does, or `bad_image`,
+        `image_too_large`, `animated_image`."""
+        reply = await self._ask("The image", Request(media_type="image/*", picture=limits), data)
+        if reply.picture is None:
+            raise _no_answer("The image")
+        return reply.picture
 
     async def _ask(self, name: str, request: Request, data: bytes) -> Reply:
         async with self._slot() as slot:

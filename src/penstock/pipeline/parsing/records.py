@@ -41,6 +41,25 @@ class ParsedDocument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PictureLimits:
+    """What a picture may be: `max_pixels` as it comes; `max_side` pixels and `max_bytes` as it goes to a model."""
+
+    max_pixels: int
+    max_side: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainPicture:
+    """A still JPEG or PNG without metadata."""
+
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkingRequest:
     """How to cut: `chunker` by name, at most `tokens` a piece, `overlap` tokens shared with the piece before.
 

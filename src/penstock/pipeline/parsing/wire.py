@@ -9,7 +9,7 @@ import struct
 
 import msgspec
 
-from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument
+from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument, PictureLimits, PlainPicture
 
 REQUEST_LENGTHS = struct.Struct("<IQ")
 """Length of the header, then of the document's bytes."""
@@ -17,10 +17,11 @@ REPLY_LENGTH = struct.Struct("<Q")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One document. Without `chunking` the reply holds the parsed document itself."""
+    """One document. Without `chunking` the reply holds the parsed document itself; with `picture` an image, redrawn."""
 
     media_type: str
     chunking: ChunkingRequest | None = None
+    picture: PictureLimits | None = None
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,10 +32,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """Exactly one of the first three is set, but in the greeting that says that the process is ready."""
+    """Exactly one of the first four is set, but in the greeting that says that the process is ready."""
 
     parsed: ParsedDocument | None = None
     chunked: Chunked | None = None
+    picture: PlainPicture | None = None
     problem: Problem | None = None
     rss_bytes: int = 0
 
