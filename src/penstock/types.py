@@ -160,7 +160,10 @@ class CollectionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collection:
-    """A named set of documents of one tenant. `version` rises with every visible change of its content."""
+    """A named set of documents of one tenant. `version` rises with every visible change of its content.
+
+    `index_id` is where the index holds it: the collection's own id until a reindex moves it.
+    """
 
     id: str
     tenant: str
@@ -170,6 +173,7 @@ class Collection:
     documents: int = 0
     chunks: int = 0
     created_at: float = 0.0
+    index_id: str = ""
 
 
 class DocumentStatus(StrEnum):
@@ -190,7 +194,7 @@ class Document:
     """A document as its owner sees it: its newest version, and how far that has come.
 
     `status` is of the newest version; while that is pending or failed, an older one may still be searchable
-    (`searchable_version`, 0: none).
+    (`searchable_version`, 0: none). `notes` say what its parser cut or skipped.
     """
 
     id: str
@@ -209,10 +213,68 @@ class Document:
     pages: int = 0
     chunks: int = 0
     error: Failure | None = None
+    notes: Sequence[str] = ()
     progress: Progress | None = None
     job_id: str = ""
     created_at: float = 0.0
     updated_at: float = 0.0
+
+
+class BatchState(StrEnum):
+    """`gathering` while its archives are unpacked, its URLs fetched, its folders walked; `running` until every document
+    has ended; `done` then, whatever became of each. `failed`: it could not be gathered whole."""
+
+    GATHERING = "gathering"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class BatchItemState(StrEnum):
+    """That of its document's version, or `refused` (never became one), or `gone` (deleted or replaced since)."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Many documents that were asked for together. `items` and `counts` are of what is gathered so far.
+
+    `unchanged` of the items were there, or on their way, before. `job_id` is the job that gathers.
+    """
+
+    id: str
+    tenant: str
+    collection: str
+    state: BatchState
+    priority: Priority
+    items: int = 0
+    unchanged: int = 0
+    counts: Mapping[BatchItemState, int] = field(default_factory=dict)
+    error: Failure | None = None
+    job_id: str = ""
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchItem:
+    """One file of a batch: which document it became, or why none."""
+
+    seq: int
+    name: str
+    state: BatchItemState
+    created: bool
+    document_id: str | None = None
+    version_id: str | None = None
+    job_id: str | None = None
+    error: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -636,3 +636,23 @@ async def test_a_caller_that_is_gone_leaves_the_rest_alone(
     assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
     assert all(isinstance(result, list) for result in results[1::2])
     await ledger.ping()
+
+
+async def test_what_a_parser_noted_is_told_with_the_document(
+    ledger: Ledger, collection: Collection, upload: Upload, pieces: Pieces
+) -> None:
+    [document] = await accept(ledger, upload())
+    await ledger.finish_version(document.version_id, pieces(document), pages=1, notes=["Page 3 was skipped."])
+    assert (await ledger.get_document("acme", document.id)).notes == ("Page 3 was skipped.",)
+
+
+async def test_many_documents_are_deleted_in_one_moment(
+    ledger: Ledger, collection: Collection, upload: Upload, pieces: Pieces
+) -> None:
+    first, second, third = await accept(ledger, upload("a"), upload("b"), upload("c"))
+    await ledger.finish_version(first.version_id, pieces(first), pages=1)
+    deleted = await ledger.delete_documents("acme", [first.id, "doc_0", second.id])
+    assert [document.name for document in deleted] == ["a", "b"]
+    assert [document.name for document in (await ledger.list_documents("acme")).documents] == ["c"]
+    assert (await ledger.get_collection("acme", "docs")).chunks == 0
+    assert await ledger.delete_documents("other", [third.id]) == []

@@ -18,8 +18,9 @@ from sqlalchemy import Connection, Engine, event
 from penstock.errors import DataError, StorageFull, Unavailable
 from penstock.ledger import Ledger, open_ledger, sqlite
 from penstock.ledger.base import NewVersion
+from penstock.ledger.batch_records import NewBatch, NewItem, NewSource, Position, SourceKind
 from penstock.ledger.sql import SqlLedger
-from penstock.types import Chunk, CollectionOptions, DocumentStatus, Failure
+from penstock.types import BatchItemState, Chunk, CollectionOptions, DocumentStatus, Failure
 
 Upload = Callable[..., NewVersion]
 
@@ -283,7 +284,8 @@ async def test_no_operation_reads_a_whole_table(path: Path, upload: Upload, piec
 
 
 def _is_scan(step: str) -> bool:
-    return step.startswith("SCAN ledger_") and not step.startswith(("SCAN ledger_collections", "SCAN ledger_schema"))
+    few = ("SCAN ledger_collections", "SCAN ledger_generations", "SCAN ledger_schema")
+    return step.startswith("SCAN ledger_") and not step.startswith(few)
 
 
 async def _live(ledger: Ledger, upload: Upload, pieces: Callable[..., list[Chunk]]) -> None:
@@ -297,6 +299,13 @@ async def _live(ledger: Ledger, upload: Upload, pieces: Callable[..., list[Chunk
     await ledger.reopen_version(failing.document.version_id, "job")
     await ledger.cancel_version(failing.document.version_id)
     await ledger.accept("acme", "docs", [upload("b", "2")])
+    await _live_batches(ledger, upload)
+    await ledger.generations.start("acme", "docs", "idx_1", CollectionOptions(), "job")
+    await ledger.generations.move("idx_1", "chk", 1)
+    await ledger.generations.building_of(collection.id)
+    await ledger.generations.switch("idx_1")
+    await ledger.generations.retired(older_than_s=0)
+    await ledger.generations.forget(collection.id)
     await ledger.get_version(document.version_id)
     await ledger.get_document("acme", document.id)
     await ledger.list_documents("acme", cursor=document.id)
@@ -314,3 +323,20 @@ async def _live(ledger: Ledger, upload: Upload, pieces: Callable[..., list[Chunk
     key, secret = await ledger.create_api_key("acme", "ci", [])
     await ledger.find_api_key(secret)
     await ledger.revoke_api_key(key.id)
+
+
+async def _live_batches(ledger: Ledger, upload: Upload) -> None:
+    new = NewBatch(job_id="job", sources=[NewSource(kind=SourceKind.URL, name="u")], idempotency_key="k")
+    batch, _ = await ledger.batches.create("acme", "docs", new)
+    await ledger.batches.gathering()
+    await ledger.batches.work(batch.id)
+    await ledger.batches.sources(batch.id)
+    failure = Failure(code="x", message="x")
+    items = [NewItem(source=1, name="x", version=upload("x")), NewItem(source=1, name="y", error=failure)]
+    await ledger.batches.add(batch.id, Position(), Position(source=2), items)
+    await ledger.batches.items("acme", batch.id, frozenset({BatchItemState.REFUSED}))
+    await ledger.batches.close(batch.id)
+    await ledger.batches.gather_again("acme", batch.id, "job")
+    await ledger.batches.cancel("acme", batch.id)
+    await ledger.batches.list("acme", cursor=batch.id)
+    await ledger.batches.forget(older_than_s=-1)

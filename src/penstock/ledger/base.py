@@ -14,9 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from penstock.types import JSON, Chunk, Collection, CollectionOptions, Document, DocumentStatus, Failure
+
+if TYPE_CHECKING:
+    from penstock.ledger.batch_book import BatchBook
+    from penstock.ledger.generation_book import GenerationBook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,21 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A place in the index that is being filled for a collection, to be searched with these options.
+
+    What lies up to `cursor` (a chunk id) is in it: `done` chunks. `job_id` is the job that fills it.
+    """
+
+    id: str
+    collection_id: str
+    options: CollectionOptions
+    cursor: str = ""
+    done: int = 0
+    job_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionWork:
     """A version that is to be ingested: everything its handler needs to know."""
 
@@ -61,6 +80,8 @@ class VersionWork:
     status: DocumentStatus
     live: bool
     """False once the document or its collection was deleted or a newer version was accepted: do not ingest."""
+    building: Generation | None = None
+    """While the collection is reindexed: where else the version must be written before it can be finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +101,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """A version whose chunks must leave the index: superseded, deleted, failed or cancelled."""
+    """A version whose chunks must leave the index (`index_ids`: everywhere): superseded, deleted, failed, cancelled."""
 
     version_id: str
     document_id: str
     collection_id: str
+    index_ids: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +121,9 @@ class ApiKey:
 
 class Ledger(ABC):
     """See the module's docstring for the guarantees. Opened and closed as an async context manager."""
+
+    batches: "BatchBook"
+    generations: "GenerationBook"
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -174,6 +199,10 @@ class Ledger(ABC):
         same name uploaded again is a new document."""
 
     @abstractmethod
+    async def delete_documents(self, tenant: str, document_ids: Sequence[str]) -> Sequence[Document]:
+        """`delete_document` for many in one moment; returns those that were there, as they were last."""
+
+    @abstractmethod
     async def list_chunks(self, tenant: str, document_id: str, *, after: int = -1, limit: int = 100) -> Sequence[Chunk]:
         """The searchable version's chunks with position > after, in order."""
 
@@ -184,11 +213,21 @@ class Ledger(ABC):
         """`NotFound` when there is no such version."""
 
     @abstractmethod
-    async def finish_version(self, version_id: str, chunks: Sequence[Chunk], *, pages: int) -> bool:
+    async def finish_version(
+        self,
+        version_id: str,
+        chunks: Sequence[Chunk],
+        *,
+        pages: int,
+        notes: Sequence[str] = (),
+        index_ids: frozenset[str] | None = None,
+    ) -> bool:
         """Writes the chunks and makes this the document's searchable version, in one moment; raises the collection's
         version. False when it is not `live` or not pending any more: nothing is shown, and it is garbage (once more, if
         need be), for its caller may have written to the index. A second call for the version that is searchable is
-        True and changes nothing. `InvalidInput` for chunks of another version."""
+        True and changes nothing. `InvalidInput` for chunks of another version. `index_ids`: where in the index the
+        chunks were written; `Unavailable` (ask `get_version` again) when a reindex has begun or ended meanwhile, so
+        that they would be missing somewhere. None: not known, not checked."""
 
     @abstractmethod
     async def fail_version(self, version_id: str, failure: Failure) -> None:

@@ -10,7 +10,7 @@ from penstock.errors import Conflict, NotFound
 from penstock.ids import new_id
 from penstock.ledger.garbage import RETIRE
 from penstock.ledger.names import collection_name, from_json, to_json
-from penstock.ledger.schema import Purge, collections, documents, versions
+from penstock.ledger.schema import BUILDING, RETIRED, Purge, collections, documents, generations, versions
 from penstock.types import Collection, CollectionOptions
 
 _ALL = select(collections).where(collections.c.deleted_at.is_(None))
@@ -32,6 +32,11 @@ _BURY_DOCUMENTS = (
     .where(documents.c.collection_id == bindparam("of"), documents.c.deleted_at.is_(None))
     .values(deleted_at=bindparam("now"), searchable_version=0, searchable_version_id=None)
 )
+_ABANDON = (
+    update(generations)
+    .where(generations.c.collection_id == bindparam("of"), generations.c.state == BUILDING)
+    .values(state=RETIRED, updated_at=bindparam("now"))
+)
 _BURY_VERSIONS = RETIRE.where(
     versions.c.document_id.in_(select(documents.c.id).where(documents.c.collection_id == bindparam("of"))),
     versions.c.purge != Purge.DONE,
@@ -49,12 +54,20 @@ def record(row: Row[Any]) -> Collection:
         documents=row.documents,
         chunks=row.chunks,
         created_at=row.created_at,
+        index_id=row.index_id or row.id,
     )
 
 
 def create(conn: Connection, now: float, tenant: str, name: str, options: CollectionOptions) -> Collection:
+    collection_id = new_id("col")
     created = Collection(
-        id=new_id("col"), tenant=tenant, name=collection_name(name), version=1, options=options, created_at=now
+        id=collection_id,
+        tenant=tenant,
+        name=collection_name(name),
+        version=1,
+        options=options,
+        created_at=now,
+        index_id=collection_id,
     )
     try:
         conn.execute(
@@ -105,7 +118,24 @@ def delete(conn: Connection, now: float, tenant: str, name: str) -> Collection:
     conn.execute(_BURY, of)
     conn.execute(_BURY_DOCUMENTS, of)
     conn.execute(_BURY_VERSIONS, of)
+    conn.execute(_ABANDON, of)
+    conn.execute(insert(generations).values(retired(found.index_id, found.id, to_json(found.options), now)))
     return found
+
+
+def retired(index_id: str, collection_id: str, options: str, now: float) -> dict[str, object]:
+    """The row of a place in the index that nobody searches from now on."""
+    return {
+        "id": index_id,
+        "collection_id": collection_id,
+        "state": RETIRED,
+        "options": options,
+        "cursor": "",
+        "done": 0,
+        "job_id": "",
+        "created_at": now,
+        "updated_at": now,
+    }
 
 
 def count(conn: Connection, collection_id: str, *, documents: int, chunks: int) -> None:

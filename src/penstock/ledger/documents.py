@@ -1,5 +1,7 @@
 """Operations on documents. Each takes a connection inside a transaction."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, select, update
@@ -25,6 +27,7 @@ ALL = (
         versions.c.pages,
         versions.c.chunks,
         versions.c.error,
+        versions.c.notes,
         versions.c.updated_at,
     )
     .join(collection_table, collection_table.c.id == documents.c.collection_id)
@@ -64,6 +67,7 @@ def record(row: Row[Any]) -> Document:
         pages=row.pages,
         chunks=row.chunks,
         error=None if row.error is None else from_json(row.error, Failure),
+        notes=() if row.notes is None else from_json(row.notes, tuple[str, ...]),
         job_id=row.job_id,
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -110,9 +114,22 @@ def _checked(cursor: str) -> str:
 def delete(conn: Connection, now: float, tenant: str, document_id: str) -> Document:
     collections.lock_id(conn, get(conn, tenant, document_id).collection_id)
     document = get(conn, tenant, document_id)
+    _bury(conn, now, document)
+    return document
+
+
+def delete_many(conn: Connection, now: float, tenant: str, document_ids: Sequence[str]) -> Sequence[Document]:
+    deleted = []
+    for document_id in document_ids:
+        with suppress(NotFound):
+            deleted.append(delete(conn, now, tenant, document_id))
+    return deleted
+
+
+def _bury(conn: Connection, now: float, document: Document) -> None:
+    document_id = document.id
     chunks = conn.execute(_SEARCHABLE_CHUNKS, {"of": document_id}).scalar_one_or_none()
     conn.execute(_BURY, {"of": document_id, "now": now})
     conn.execute(_BURY_VERSIONS, {"of": document_id, "now": now})
     if chunks is not None:
         collections.count(conn, document.collection_id, documents=-1, chunks=-chunks)
-    return document

@@ -5,12 +5,22 @@ purge: KEEP ──superseded, deleted, failed, cancelled──▶ DUE ──garb
                                                          └──a late finish───┘
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, and_, bindparam, case, delete, exists, literal, literal_column, or_, select, update
 
 from penstock.ledger.base import Garbage
-from penstock.ledger.schema import Purge, chunks, collections, documents, versions
+from penstock.ledger.schema import (
+    Purge,
+    batch_sources,
+    batches,
+    chunks,
+    collections,
+    documents,
+    generations,
+    versions,
+)
 from penstock.types import DocumentStatus
 
 TOMBSTONE_S = 3600.0
@@ -36,12 +46,16 @@ _needed = and_(
 _ids = versions.c.id.in_(bindparam("ids", expanding=True))
 _to_purge = versions.c.purge > literal_column("0")
 _DUE = (
-    select(versions.c.id, versions.c.document_id, documents.c.collection_id)
+    select(versions.c.id, versions.c.document_id, documents.c.collection_id, collections.c.index_id)
     .join(documents, documents.c.id == versions.c.document_id)
+    .join(collections, collections.c.id == documents.c.collection_id)
     .where(_to_purge, versions.c.purge < Purge.DONE)
     .order_by(versions.c.purge, versions.c.updated_at)
     .limit(bindparam("n"))
     .with_for_update(of=versions)
+)
+_GENERATIONS = select(generations.c.collection_id, generations.c.id).where(
+    generations.c.collection_id.in_(bindparam("ids", expanding=True))
 )
 _CLAIM = update(versions).where(_ids).values(purge=Purge.CLAIMED)
 _CLAIMED = (
@@ -65,7 +79,8 @@ _DROP_DOCUMENTS = delete(documents).where(
     ~exists().where(versions.c.document_id == documents.c.id),
 )
 _DROP_COLLECTIONS = delete(collections).where(
-    collections.c.deleted_at < bindparam("before"), ~exists().where(documents.c.collection_id == collections.c.id)
+    collections.c.deleted_at < bindparam("before"),
+    *(~exists().where(table.c.collection_id == collections.c.id) for table in (documents, generations, batches)),
 )
 _LIVE_BLOBS = (
     select(versions.c.sha256)
@@ -73,6 +88,7 @@ _LIVE_BLOBS = (
     .join(documents, documents.c.id == versions.c.document_id)
     .where(versions.c.sha256.in_(bindparam("ids", expanding=True)), _needed)
 )
+_SOURCE_BLOBS = select(batch_sources.c.sha256).where(batch_sources.c.sha256.in_(bindparam("ids", expanding=True)))
 
 
 def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -83,7 +99,19 @@ def claim(conn: Connection, limit: int) -> Sequence[Garbage]:
     rows = conn.execute(_DUE, {"n": limit}).all()
     for some in _slices([row.id for row in rows]):
         conn.execute(_CLAIM, {"ids": some})
-    return [Garbage(version_id=row.id, document_id=row.document_id, collection_id=row.collection_id) for row in rows]
+    others = defaultdict[str, list[str]](list)
+    for some in _slices(sorted({row.collection_id for row in rows})):
+        for collection_id, generation_id in conn.execute(_GENERATIONS, {"ids": some}):
+            others[collection_id].append(generation_id)
+    return [
+        Garbage(
+            version_id=row.id,
+            document_id=row.document_id,
+            collection_id=row.collection_id,
+            index_ids=[row.index_id or row.collection_id, *others[row.collection_id]],
+        )
+        for row in rows
+    ]
 
 
 def forget(conn: Connection, now: float, version_ids: Sequence[str]) -> None:
@@ -116,5 +144,8 @@ def _sweep(conn: Connection, before: float) -> None:
 
 def live_blobs(conn: Connection, sha256s: Sequence[str]) -> frozenset[str]:
     return frozenset(
-        sha256 for some in _slices(sha256s) for sha256 in conn.execute(_LIVE_BLOBS, {"ids": some}).scalars()
+        sha256
+        for some in _slices(sha256s)
+        for query in (_LIVE_BLOBS, _SOURCE_BLOBS)
+        for sha256 in conn.execute(query, {"ids": some}).scalars()
     )

@@ -12,7 +12,74 @@ from penstock.ledger.schema import ledger_schema, metadata
 
 Step = Callable[[Connection], None]
 
-STEPS: Sequence[Step] = ()
+
+def _batches_generations_notes(conn: Connection) -> None:
+    """1 → 2. The tables as they were then, whatever `schema` says today."""
+    key = 'TEXT COLLATE "C"' if conn.dialect.name == "postgresql" else "TEXT"
+    for statement in _STEP_2.format(key=key).split(";"):
+        conn.exec_driver_sql(statement)
+
+
+_STEP_2 = """
+ALTER TABLE ledger_collections ADD COLUMN index_id {key};
+ALTER TABLE ledger_versions ADD COLUMN notes TEXT;
+CREATE TABLE ledger_generations (
+    id {key} NOT NULL PRIMARY KEY,
+    collection_id {key} NOT NULL REFERENCES ledger_collections (id),
+    state {key} NOT NULL,
+    options TEXT NOT NULL,
+    cursor {key} NOT NULL,
+    done BIGINT NOT NULL,
+    job_id {key} NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    updated_at DOUBLE PRECISION NOT NULL
+);
+CREATE UNIQUE INDEX ledger_generations_building ON ledger_generations (collection_id) WHERE state = 'building';
+CREATE INDEX ledger_generations_by_collection ON ledger_generations (collection_id);
+CREATE TABLE ledger_batches (
+    id {key} NOT NULL PRIMARY KEY,
+    tenant {key} NOT NULL,
+    collection_id {key} NOT NULL REFERENCES ledger_collections (id),
+    priority {key} NOT NULL,
+    state {key} NOT NULL,
+    source INTEGER NOT NULL,
+    entry {key} NOT NULL,
+    items BIGINT NOT NULL,
+    job_id {key} NOT NULL,
+    idempotency_key {key},
+    fingerprint {key} NOT NULL,
+    error TEXT,
+    created_at DOUBLE PRECISION NOT NULL,
+    updated_at DOUBLE PRECISION NOT NULL
+);
+CREATE UNIQUE INDEX ledger_batches_by_key ON ledger_batches (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX ledger_batches_by_tenant ON ledger_batches (tenant, id);
+CREATE INDEX ledger_batches_by_collection ON ledger_batches (collection_id);
+CREATE INDEX ledger_batches_by_age ON ledger_batches (updated_at);
+CREATE INDEX ledger_batches_gathering ON ledger_batches (id) WHERE state = 'gathering';
+CREATE TABLE ledger_batch_sources (
+    batch_id {key} NOT NULL REFERENCES ledger_batches (id),
+    seq INTEGER NOT NULL,
+    kind {key} NOT NULL,
+    name {key} NOT NULL,
+    sha256 {key},
+    spec TEXT NOT NULL,
+    PRIMARY KEY (batch_id, seq)
+);
+CREATE INDEX ledger_batch_sources_by_sha256 ON ledger_batch_sources (sha256);
+CREATE TABLE ledger_batch_items (
+    batch_id {key} NOT NULL REFERENCES ledger_batches (id),
+    seq BIGINT NOT NULL,
+    source INTEGER NOT NULL,
+    name {key} NOT NULL,
+    version_id {key},
+    created SMALLINT NOT NULL,
+    error TEXT,
+    PRIMARY KEY (batch_id, seq)
+)
+"""
+
+STEPS: Sequence[Step] = (_batches_generations_notes,)
 
 
 def migrate(conn: Connection, name: str, steps: Sequence[Step] = STEPS) -> None:

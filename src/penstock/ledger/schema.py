@@ -1,6 +1,8 @@
 """The ledger's tables. Portable SQL: what only one engine can do stays in that engine's file.
 
     collections 1 ─ n documents 1 ─ n versions 1 ─ n chunks            api_keys            ledger_schema
+                1 ─ n generations
+                1 ─ n batches   1 ─ n batch_sources, batch_items
 
 A chunk is visible when its version is its document's `searchable_version_id`; deleting a document clears that column,
 so no reader has to ask for more. Deleted rows stay as tombstones until the index has forgotten them (`purge`).
@@ -53,7 +55,9 @@ collections = Table(
     Column("chunks", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("deleted_at", Double),
+    Column("index_id", _Key),
 )
+"""`index_id`: where the index holds it; null: under the collection's own id."""
 _living_collection = collections.c.deleted_at.is_(None)
 Index(
     "ledger_collections_by_name",
@@ -110,6 +114,7 @@ versions = Table(
     Column("error", _Json),
     Column("purge", SmallInteger, nullable=False),
     Column("updated_at", Double, nullable=False),
+    Column("notes", _Json),
     UniqueConstraint("document_id", "number"),
 )
 _pending = versions.c.status == "pending"
@@ -151,3 +156,89 @@ api_keys = Table(
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
 )
+
+BUILDING = "building"
+RETIRED = "retired"
+
+generations = Table(
+    "ledger_generations",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("collection_id", _Key, ForeignKey("ledger_collections.id"), nullable=False),
+    Column("state", _Key, nullable=False),
+    Column("options", _Json, nullable=False),
+    Column("cursor", _Key, nullable=False),
+    Column("done", BigInteger, nullable=False),
+    Column("job_id", _Key, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+"""Places in the index besides the one that is searched: filled for a reindex, or on their way out."""
+_building = generations.c.state == BUILDING
+Index(
+    "ledger_generations_building",
+    generations.c.collection_id,
+    unique=True,
+    sqlite_where=_building,
+    postgresql_where=_building,
+)
+Index("ledger_generations_by_collection", generations.c.collection_id)
+
+batches = Table(
+    "ledger_batches",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("tenant", _Key, nullable=False),
+    Column("collection_id", _Key, ForeignKey("ledger_collections.id"), nullable=False),
+    Column("priority", _Key, nullable=False),
+    Column("state", _Key, nullable=False),
+    Column("source", Integer, nullable=False),
+    Column("entry", _Key, nullable=False),
+    Column("items", BigInteger, nullable=False),
+    Column("job_id", _Key, nullable=False),
+    Column("idempotency_key", _Key),
+    Column("fingerprint", _Key, nullable=False),
+    Column("error", _Json),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+"""`source`, `entry`: how far it is gathered, what stands there is done; `items`: how many rows of `batch_items`."""
+_keyed = batches.c.idempotency_key.is_not(None)
+_gathering = batches.c.state == "gathering"
+Index(
+    "ledger_batches_by_key",
+    batches.c.tenant,
+    batches.c.idempotency_key,
+    unique=True,
+    sqlite_where=_keyed,
+    postgresql_where=_keyed,
+)
+Index("ledger_batches_by_tenant", batches.c.tenant, batches.c.id)
+Index("ledger_batches_by_collection", batches.c.collection_id)
+Index("ledger_batches_by_age", batches.c.updated_at)
+Index("ledger_batches_gathering", batches.c.id, sqlite_where=_gathering, postgresql_where=_gathering)
+
+batch_sources = Table(
+    "ledger_batch_sources",
+    metadata,
+    Column("batch_id", _Key, ForeignKey("ledger_batches.id"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("kind", _Key, nullable=False),
+    Column("name", _Key, nullable=False),
+    Column("sha256", _Key),
+    Column("spec", _Json, nullable=False),
+)
+Index("ledger_batch_sources_by_sha256", batch_sources.c.sha256)
+
+batch_items = Table(
+    "ledger_batch_items",
+    metadata,
+    Column("batch_id", _Key, ForeignKey("ledger_batches.id"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("source", Integer, nullable=False),
+    Column("name", _Key, nullable=False),
+    Column("version_id", _Key),
+    Column("created", SmallInteger, nullable=False),
+    Column("error", _Json),
+)
+"""`error`: it was refused, and there is no version. `created` is 0 where the document was there, or on its way."""

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from penstock.ledger import accept, chunks, collections, documents, garbage, keys, versions
 from penstock.ledger.base import Accepted, ApiKey, DocumentPage, Found, Garbage, Ledger, NewVersion, VersionWork
+from penstock.ledger.batch_book import BatchBook
 from penstock.ledger.database import Database
+from penstock.ledger.generation_book import GenerationBook
 from penstock.types import Chunk, Collection, CollectionOptions, Document, DocumentStatus, Failure
 
 
@@ -15,6 +17,8 @@ class SqlLedger(Ledger):
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
+        self.batches = BatchBook(database, clock)
+        self.generations = GenerationBook(database, clock)
 
     async def open(self) -> None:
         await self._database.open()
@@ -58,14 +62,25 @@ class SqlLedger(Ledger):
     async def delete_document(self, tenant: str, document_id: str) -> Document:
         return await self._database.write(documents.delete, self._clock(), tenant, document_id)
 
+    async def delete_documents(self, tenant: str, document_ids: Sequence[str]) -> Sequence[Document]:
+        return await self._database.write(documents.delete_many, self._clock(), tenant, document_ids)
+
     async def list_chunks(self, tenant: str, document_id: str, *, after: int = -1, limit: int = 100) -> Sequence[Chunk]:
         return await self._database.read(chunks.list_page, tenant, document_id, after, limit)
 
     async def get_version(self, version_id: str) -> VersionWork:
         return await self._database.read(versions.get, version_id)
 
-    async def finish_version(self, version_id: str, chunks: Sequence[Chunk], *, pages: int) -> bool:
-        return await self._database.write(versions.finish, self._clock(), version_id, chunks, pages)
+    async def finish_version(
+        self,
+        version_id: str,
+        chunks: Sequence[Chunk],
+        *,
+        pages: int,
+        notes: Sequence[str] = (),
+        index_ids: frozenset[str] | None = None,
+    ) -> bool:
+        return await self._database.write(versions.finish, self._clock(), version_id, chunks, pages, notes, index_ids)
 
     async def fail_version(self, version_id: str, failure: Failure) -> None:
         await self._database.write(versions.fail, self._clock(), version_id, failure)

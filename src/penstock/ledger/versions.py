@@ -8,12 +8,13 @@ from sqlalchemy import Connection, Row, and_, bindparam, insert, literal_column,
 from penstock.errors import NotFound, Unavailable
 from penstock.ledger import chunks as chunk_operations
 from penstock.ledger import collections
-from penstock.ledger.base import VersionWork
+from penstock.ledger.base import Generation, VersionWork
 from penstock.ledger.names import from_json, metadata_of, to_json
-from penstock.ledger.schema import Purge, chunks, documents, versions
+from penstock.ledger.schema import Purge, chunks, documents, generations, versions
 from penstock.ledger.schema import collections as collection_table
 from penstock.types import Chunk, Collection, CollectionOptions, DocumentStatus, Failure
 
+_next = generations.alias("next_generation")
 _live = and_(documents.c.version_id == versions.c.id, documents.c.deleted_at.is_(None))
 _WORK = (
     select(
@@ -28,9 +29,16 @@ _WORK = (
         collection_table.c.documents.label("collection_documents"),
         collection_table.c.chunks.label("collection_chunks"),
         collection_table.c.created_at,
+        collection_table.c.index_id,
+        _next.c.id.label("next_id"),
+        _next.c.options.label("next_options"),
+        _next.c.job_id.label("next_job_id"),
     )
     .join(documents, documents.c.id == versions.c.document_id)
     .join(collection_table, collection_table.c.id == documents.c.collection_id)
+    .outerjoin(
+        _next, and_(_next.c.collection_id == collection_table.c.id, _next.c.state == literal_column("'building'"))
+    )
 )
 _WORK_BY_ID = _WORK.where(versions.c.id == bindparam("id"))
 _WORK_PENDING = (
@@ -55,11 +63,17 @@ _STANDING = (
         versions.c.purge,
         versions.c.document_id,
         documents.c.collection_id,
+        collection_table.c.index_id,
+        _next.c.id.label("next_id"),
         _live.label("live"),
         _shown.c.id.label("shown_id"),
         _shown.c.chunks.label("shown_chunks"),
     )
     .join(documents, documents.c.id == versions.c.document_id)
+    .join(collection_table, collection_table.c.id == documents.c.collection_id)
+    .outerjoin(
+        _next, and_(_next.c.collection_id == collection_table.c.id, _next.c.state == literal_column("'building'"))
+    )
     .outerjoin(_shown, _shown.c.id == documents.c.searchable_version_id)
     .where(versions.c.id == bindparam("id"))
 )
@@ -71,6 +85,7 @@ _FINISH = (
         status=DocumentStatus.DONE,
         pages=bindparam("n_pages"),
         chunks=bindparam("n_chunks"),
+        notes=bindparam("said"),
         updated_at=bindparam("now"),
     )
 )
@@ -116,6 +131,7 @@ def record(row: Row[Any]) -> VersionWork:
             documents=row.collection_documents,
             chunks=row.collection_chunks,
             created_at=row.created_at,
+            index_id=row.index_id or row.collection_id,
         ),
         name=row.name,
         sha256=row.sha256,
@@ -125,6 +141,16 @@ def record(row: Row[Any]) -> VersionWork:
         metadata=metadata_of(row.metadata),
         status=DocumentStatus(row.status),
         live=bool(row.live),
+        building=_generation(row) if row.next_id is not None else None,
+    )
+
+
+def _generation(row: Row[Any]) -> Generation:
+    return Generation(
+        id=row.next_id,
+        collection_id=row.collection_id,
+        options=from_json(row.next_options, CollectionOptions),
+        job_id=row.next_job_id,
     )
 
 
@@ -146,7 +172,15 @@ def _lock(conn: Connection, version_id: str) -> Row[Any] | None:
     return conn.execute(_STANDING, {"id": version_id}).one_or_none()
 
 
-def finish(conn: Connection, now: float, version_id: str, passages: Sequence[Chunk], pages: int) -> bool:
+def finish(
+    conn: Connection,
+    now: float,
+    version_id: str,
+    passages: Sequence[Chunk],
+    pages: int,
+    notes: Sequence[str],
+    index_ids: frozenset[str] | None,
+) -> bool:
     version = _lock(conn, version_id)
     if version is None:
         return False
@@ -156,10 +190,13 @@ def finish(conn: Connection, now: float, version_id: str, passages: Sequence[Chu
         # Whoever asks has written to the index already: that must go, even if it was purged before.
         conn.execute(_PURGE, {"of": version_id, "now": now})
         return False
+    if index_ids is not None and not _places(version) <= index_ids:
+        raise Unavailable("A reindex of the collection has begun or ended meanwhile: the document goes there too.")
     if passages:
         rows = [chunk_operations.row(chunk, version.collection_id, version_id) for chunk in passages]
         conn.execute(insert(chunks), rows)
-    conn.execute(_FINISH, {"of": version_id, "n_pages": pages, "n_chunks": len(passages), "now": now})
+    said = to_json(notes) if notes else None
+    conn.execute(_FINISH, {"of": version_id, "n_pages": pages, "n_chunks": len(passages), "said": said, "now": now})
     conn.execute(_SHOW, {"of": version.document_id, "number": version.number, "shown": version_id})
     if version.shown_id is not None:
         conn.execute(_PURGE, {"of": version.shown_id, "now": now})
@@ -170,6 +207,12 @@ def finish(conn: Connection, now: float, version_id: str, passages: Sequence[Chu
         chunks=len(passages) - (version.shown_chunks or 0),
     )
     return True
+
+
+def _places(version: Row[Any]) -> frozenset[str]:
+    """Where in the index a version must be before it can be searchable."""
+    serving = version.index_id or version.collection_id
+    return frozenset({serving, version.next_id or serving})
 
 
 def fail(conn: Connection, now: float, version_id: str, failure: Failure) -> None:
