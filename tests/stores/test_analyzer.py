@@ -1,3 +1,6 @@
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from penstock.stores.analyzer import MAX_QUERY_TERMS, MAX_TERM_CHARS, Analyzer, is_unspaced
@@ -36,3 +39,17 @@ def test_unspaced_terms_are_told_from_words() -> None:
 
 def test_a_long_question_is_cut() -> None:
     assert len(Analyzer().query_terms("word " * 5000)) == MAX_QUERY_TERMS
+
+
+def test_threads_share_one_analyzer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.stores.analyzer.STEM_CACHE", 1)  # every word is stemmed anew
+    endings = ("ing", "ation", "ational", "ness", "fulness", "ized", "ies", "edly")
+    text = " ".join(stem + ending for stem in ("inspect", "relat", "organ", "happi") for ending in endings)
+    expected, shared = Analyzer().terms(text), Analyzer()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(terms == expected for terms in threads.map(shared.terms, [text] * 200))
+    finally:
+        sys.setswitchinterval(before)

@@ -1,11 +1,12 @@
 """Text to terms, before any engine: so that full-text search means the same in all of them."""
 
 import re
+import threading
 import unicodedata
 from functools import lru_cache
 from itertools import pairwise
 
-import snowballstemmer
+import Stemmer
 
 MAX_TERM_CHARS = 64
 MAX_QUERY_TERMS = 256
@@ -31,6 +32,16 @@ who whom whose why with you your
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
+class _Stemmers(threading.local):
+    """A stemmer a thread: one at work holds its word in itself."""
+
+    def __init__(self) -> None:
+        self._english = Stemmer.Stemmer("english", 0)  # the analyzer has a cache of its own
+
+    def stem(self, word: str) -> str:
+        return str(self._english.stemWord(word))
+
+
 class Analyzer:
     """Splits text into terms. Holds the stems of the words seen lately; safe to share between threads.
 
@@ -40,7 +51,7 @@ class Analyzer:
     """
 
     def __init__(self) -> None:
-        self._stem = lru_cache(maxsize=STEM_CACHE)(snowballstemmer.stemmer("english").stemWord)
+        self._stem = lru_cache(maxsize=STEM_CACHE)(_Stemmers().stem)
 
     def terms(self, text: str) -> list[str]:
         """The terms in order, with repetitions. None has white space or more than `MAX_TERM_CHARS` characters."""
