@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from penstock.errors import ConfigError, MissingDependency, Unavailable
 from penstock.models.base import Lane
+from penstock.models.embedder import LocalEmbedder
 from penstock.models.options import DEFAULT_MODEL, ModelsOptions
 from penstock.models.pool import ModelPool
 
@@ -121,7 +122,8 @@ async def test_a_broken_engine_is_loaded_again(
 ) -> None:
     embedder = await small_pool.embedder()
     async with small_pool.use(folders[0]) as model:
-        monkeypatch.setattr(model._loaded.encoder, "start", lambda *_: 1 / 0)
+        assert isinstance(model, LocalEmbedder)
+        monkeypatch.setattr(model._loaded.engine.encoder, "start", lambda *_: 1 / 0)
         with pytest.raises(Unavailable):
             await model.embed(["w1"])
     assert (await embedder.embed(["w1"])).shape == (1, 16)

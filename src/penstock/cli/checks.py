@@ -20,6 +20,7 @@ from penstock.client import Client, ClientOptions
 from penstock.errors import PenstockError
 from penstock.jobs import open_store
 from penstock.ledger import open_ledger
+from penstock.models.catalogue import catalogue
 from penstock.models.weights import find_model
 from penstock.settings import Settings, config_file, unknown_variables
 from penstock.stores import open_index
@@ -134,8 +135,8 @@ def disk(settings: Settings) -> Check:
 
 def weights(settings: Settings) -> Iterator[Check]:
     options = settings.models
-    for name in options.preload:
-        model = {"default": options.embedding, **options.aliases}.get(name, name)
+    entries = [entry for entry in catalogue(options) if entry.preloaded and entry.local]
+    for model in dict.fromkeys(entry.model for entry in entries):
         try:
             place = find_model(model, cache_dir=options.cache_dir, download=False)
         except PenstockError as exc:

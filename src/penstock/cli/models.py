@@ -4,36 +4,37 @@ from pathlib import Path
 
 from penstock.cli.output import Json, exit_codes, print_json, print_table, size
 from penstock.errors import PenstockError
+from penstock.models.catalogue import ModelEntry, catalogue
 from penstock.models.options import ModelsOptions
 from penstock.models.weights import find_model
 from penstock.settings import load_settings
 
+COLUMNS = ("name", "kind", "model", "preloaded", "where", "weights")
+
 
 def models(as_json: Json = False) -> None:
-    """Show where each model of the settings comes from. Downloads nothing and loads nothing."""
+    """Show each model of the settings and where it comes from. Downloads nothing and loads nothing."""
     with exit_codes(as_json=as_json):
         options = load_settings().models
-        found = [_row(name, model, options) for name, model in known_models(options).items()]
-        columns = ["name", "model", "preloaded", "where", "weights"]
+        found = [_row(entry, options) for entry in catalogue(options)]
         if as_json:
-            print_json([dict(zip(columns, row, strict=True)) for row in found])
+            print_json([dict(zip(COLUMNS, row, strict=True)) for row in found])
         else:
-            print_table(columns, found)
+            print_table(list(COLUMNS), found)
 
 
-def known_models(options: ModelsOptions) -> dict[str, str]:
-    """Every name that a collection may use for its model, and what it stands for."""
-    return {"default": options.embedding, **options.aliases}
-
-
-def _row(name: str, model: str, options: ModelsOptions) -> list[str]:
-    preloaded = "yes" if name in options.preload else ""
+def _row(entry: ModelEntry, options: ModelsOptions) -> list[str]:
+    kind = f"{entry.kind} (default)" if entry.default else entry.kind
+    row = [entry.name, kind, entry.model, "yes" if entry.preloaded else ""]
+    if not entry.local:
+        return [*row, "remote", ""]
     try:
-        folder = find_model(model, cache_dir=options.cache_dir, download=False)
+        folder = find_model(entry.model, cache_dir=options.cache_dir, download=False)
     except PenstockError as exc:
-        return [name, model, preloaded, exc.message, ""]
-    return [name, model, preloaded, str(folder), size(sum(weights_bytes(folder)))]
+        return [*row, exc.message, ""]
+    return [*row, str(folder), size(sum(weights_bytes(folder)))]
 
 
 def weights_bytes(folder: Path) -> list[int]:
-    return [file.stat().st_size for file in folder.rglob("*") if file.suffix in {".safetensors", ".bin"}]
+    """Sizes of the files that hold weights."""
+    return [file.stat().st_size for file in folder.rglob("*") if file.suffix in {".safetensors", ".bin", ".onnx"}]

@@ -13,12 +13,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from penstock.errors import DataError, InvalidInput
-from penstock.models.base import Embedder, Lane, ModelInfo, Role, TokenIds, Vectors
+from penstock.models.base import Embedder, Encoder, Lane, ModelInfo, Role, TokenIds, Vectors
 from penstock.models.batcher import Batcher
 from penstock.models.cost import CostModel
+from penstock.models.engine import GPU_FITS, GPU_SHAPES, Engine, open_engine
 from penstock.models.lane import Call
 from penstock.models.metrics import ModelMetrics
-from penstock.models.openvino_encoder import OpenVinoEncoder, load_encoder
 from penstock.models.options import ModelsOptions
 from penstock.models.recipe import Recipe, read_recipe
 from penstock.models.shapes import padded_length
@@ -46,14 +46,14 @@ class Loaded:
     """What loading a model gives: all of it may be made on any thread."""
 
     info: ModelInfo
-    encoder: OpenVinoEncoder
+    engine: Engine
     tokenizer: Tokenizer
     tokenizer_file: Path
     recipe: Recipe
     cost: CostModel
 
 
-def load_model(name: str, options: ModelsOptions) -> Loaded:
+def load_model(name: str, options: ModelsOptions, *, engine: str = "auto") -> Loaded:
     """Find, read, compile and warm a model. Blocking, up to seconds, or as long as a download takes.
 
     Raises MissingDependency, ConfigError or DataError, each saying what to do.
@@ -64,23 +64,21 @@ def load_model(name: str, options: ModelsOptions) -> Loaded:
     tokenizer_file = folder / "tokenizer.json"
     tokenizer = read_tokenizer(tokenizer_file)
     tokenizer.enable_truncation(recipe.max_tokens)
-    encoder = load_encoder(
-        folder, recipe, precision=options.precision, threads=options.threads, cache_dir=options.cache_dir
-    )
+    opened = open_engine(folder, recipe, options, wanted=engine)
     info = ModelInfo(
         name=name,
         kind="embedding",
-        dimensions=encoder.dimensions,
+        dimensions=opened.encoder.dimensions,
         max_tokens=recipe.max_tokens,
-        device="cpu",
-        precision=encoder.precision,
-        memory_bytes=encoder.memory_bytes,
+        device=opened.device,
+        precision=opened.precision,
+        memory_bytes=opened.memory_bytes,
         load_s=0.0,
     )
-    cost = warm_up(encoder, recipe.max_tokens)
+    cost = warm_up(opened.encoder, recipe.max_tokens, *((GPU_SHAPES, GPU_FITS) if opened.on_gpu else ()))
     return Loaded(
         info=replace(info, load_s=time.monotonic() - began),
-        encoder=encoder,
+        engine=opened,
         tokenizer=tokenizer,
         tokenizer_file=tokenizer_file,
         recipe=recipe,
@@ -99,17 +97,20 @@ def read_tokenizer(file: Path) -> Tokenizer:
     return tokenizer
 
 
-def warm_up(encoder: OpenVinoEncoder, longest: int) -> CostModel:
+def warm_up(
+    encoder: Encoder, longest: int, shapes: Sequence[tuple[int, int]] = WARM_SHAPES, fits: int = 1
+) -> CostModel:
     """Run the usual small shapes once to have their kernels, and once more to learn what they cost."""
     cost = CostModel()
-    for rows, tokens in WARM_SHAPES:
+    for rows, tokens in shapes:
         length = padded_length(min(tokens, longest), longest=longest)
         ids, mask = np.zeros((rows, length), np.int32), np.ones((rows, length), np.int32)
         encoder.start(ids, mask)()
         began = time.monotonic()
         encoder.start(ids, mask)()
         cost.observe(rows, length, (time.monotonic() - began) * 1e3)
-    cost.fit()
+    for _ in range(fits):
+        cost.fit()
     return cost
 
 
@@ -120,13 +121,14 @@ class LocalEmbedder(Embedder):
         self._loaded = loaded
         self._executors = executors
         self._batcher = Batcher(
-            loaded.encoder,
+            loaded.engine.encoder,
             name=loaded.info.name,
             longest=loaded.info.max_tokens,
             pad_id=loaded.recipe.network.pad_token_id,
-            options=options.batcher,
+            options=loaded.engine.batcher(options.batcher),
             metrics=metrics,
             cost=loaded.cost,
+            spare=loaded.engine.spare,
         )
 
     async def __aenter__(self) -> Self:
@@ -167,11 +169,19 @@ class LocalEmbedder(Embedder):
             for call in calls:
                 self._batcher.forget(call)
             raise
-        return calls[0].result if len(calls) == 1 else np.concatenate([call.result for call in calls])
+        return shortened(np.concatenate([call.result for call in calls]), self.info.dimensions)
 
     async def _tokenize(self, texts: list[str], lane: Lane) -> list[TokenIds]:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executors.of(lane), tokenize, self._loaded.tokenizer, texts)
+
+
+def shortened(vectors: Vectors, dimensions: int) -> Vectors:
+    """The first `dimensions` numbers of each vector, of length 1 again (Kusupati et al. 2022, Matryoshka)."""
+    if dimensions == vectors.shape[1]:
+        return vectors
+    kept = vectors[:, :dimensions]
+    return np.asarray(kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def tokenize(tokenizer: Tokenizer, texts: list[str]) -> list[TokenIds]:

@@ -37,13 +37,21 @@ class Failure(ProviderError):
         self.retry_after_s = retry_after_s
 
 
-def refusal(who: str, status: int, headers: Mapping[str, str], body: bytes, secret: str) -> Failure:
+def refusal(
+    who: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    secret: str,
+    *,
+    hints: Mapping[int, str] = _HINTS,
+) -> Failure:
     """The failure that an HTTP error status means.
 
     `body` may quote the key: it is taken out, and what is said about the key is not quoted at all.
     """
     said = "" if status in {401, 403} else _quoted(body, secret)
-    message = " ".join(filter(None, [f"{who} answered with status {status}{said}.", _HINTS.get(status, "")]))
+    message = " ".join(filter(None, [f"{who} answered with status {status}{said}.", hints.get(status, "")]))
     retryable = status in _RETRYABLE
     code = "provider_rate_limited" if status == 429 else "provider_error" if retryable else "provider_refused"
     return Failure(

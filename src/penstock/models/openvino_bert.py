@@ -72,8 +72,11 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 )
 
 
-def bert(config: NetworkConfig, tensors: TensorFile, ids: Node, mask: Node) -> Node:
-    """(B, S) token ids to (B, S, H) token vectors. Raises ConfigError for a family or variant that is not known."""
+def bert(config: NetworkConfig, tensors: TensorFile, ids: Node, mask: Node, types: Node | None = None) -> Node:
+    """(B, S) token ids to (B, S, H) token vectors. Raises ConfigError for a family or variant that is not known.
+
+    `types` (B, S) says of each token whether it belongs to the first text of a pair (0) or the second (1).
+    """
     layout = LAYOUTS.get(config.model_type)
     if layout is None:
         raise ConfigError(
@@ -89,7 +92,7 @@ def bert(config: NetworkConfig, tensors: TensorFile, ids: Node, mask: Node) -> N
         eps=config.layer_norm_eps,
         prefix=layout.prefix if layout.prefix + words in tensors else "",
     )
-    x = embeddings(blocks, config.first_position, ids)
+    x = embeddings(blocks, config.first_position, ids, types)
     bias = mask_bias(mask)
     if layout.relative_bias:
         bias = op.add(bias, relative_bias(blocks.array(layout.relative_bias), config, ids))
@@ -98,8 +101,8 @@ def bert(config: NetworkConfig, tensors: TensorFile, ids: Node, mask: Node) -> N
     return x
 
 
-def embeddings(blocks: Blocks, first: int, ids: Node) -> Node:
-    """Words plus positions from `first` on plus, where the family has them, the type 0 of a text that stands alone."""
+def embeddings(blocks: Blocks, first: int, ids: Node, types: Node | None) -> Node:
+    """Words plus positions from `first` on plus, where the family has them, types: 0 for a text that stands alone."""
     positions = op.slice(
         blocks.weight("embeddings.position_embeddings.weight"),
         integers([first]),
@@ -109,8 +112,9 @@ def embeddings(blocks: Blocks, first: int, ids: Node) -> Node:
     )
     x = op.add(blocks.embedding(ids, "embeddings.word_embeddings"), positions)
     if "embeddings.token_type_embeddings.weight" in blocks:
-        types = blocks.array("embeddings.token_type_embeddings.weight").astype(np.float32)
-        x = op.add(x, op.constant(types[0]))
+        table = blocks.array("embeddings.token_type_embeddings.weight").astype(np.float32)
+        alone = types is None or len(table) == 1
+        x = op.add(x, op.constant(table[0]) if alone else op.gather(op.constant(table), types, integers([0])))
     return blocks.layer_norm(x, "embeddings.LayerNorm")
 
 

@@ -1,6 +1,7 @@
 """The OpenVINO engine: a network built from tensors or read from a ready graph, compiled for the CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,10 +15,10 @@ from penstock.errors import ConfigError, DataError, Unavailable
 from penstock.models.base import Encoder, Pending, TokenIds
 from penstock.models.compiled import compile_network
 from penstock.models.openvino_bert import bert
-from penstock.models.openvino_graph import pool
-from penstock.models.recipe import Recipe
+from penstock.models.openvino_graph import integers, pool
+from penstock.models.recipe import Pooling, Recipe
 from penstock.models.tensors import TensorFile
-from penstock.models.weights import READY_GRAPH, WEIGHTS
+from penstock.models.weights import WEIGHTS, find_ready_graph
 
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
@@ -70,7 +71,26 @@ def first_line(error: Exception) -> str:
     return lines[-1].strip()[:300] if lines else type(error).__name__
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What a model folder becomes: a graph from tensors, or of a ready graph. `told` tells all that they depend on."""
+
+    build: Callable[[TensorFile], Any]
+    read: Callable[[Any], Any]
+    told: str
+
+
 def load_encoder(folder: Path, recipe: Recipe, *, precision: str, threads: int, cache_dir: Path) -> OpenVinoEncoder:
+    """Compile the embedding model in `folder`, as `load_network` does."""
+    network = Network(
+        build=lambda tensors: build_graph(tensors, recipe),
+        read=lambda model: read_graph(model, recipe.pooling),
+        told=str(recipe),
+    )
+    return load_network(folder, network, precision=precision, threads=threads, cache_dir=cache_dir)
+
+
+def load_network(folder: Path, network: Network, *, precision: str, threads: int, cache_dir: Path) -> OpenVinoEncoder:
     """Compile the model in `folder`. Blocking, up to seconds.
 
     `precision` is auto, bf16 or f32. Raises ConfigError for a family or processor that does not do it, DataError for
@@ -81,16 +101,16 @@ def load_encoder(folder: Path, recipe: Recipe, *, precision: str, threads: int, 
     settings = {"INFERENCE_PRECISION_HINT": chosen, **SETTINGS}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    ready = folder / READY_GRAPH
-    weights = ready.with_suffix(".bin") if ready.is_file() else folder / WEIGHTS
-    tensors = None if ready.is_file() else TensorFile(weights)
+    ready = find_ready_graph(folder)
+    weights = weights_of(ready) if ready else folder / WEIGHTS
+    tensors = None if ready else TensorFile(weights)
 
     def build() -> Any:
-        return read_graph(core, ready, recipe) if tensors is None else build_graph(tensors, recipe)
+        return network.build(tensors) if tensors is not None else network.read(core.read_model(ready))
 
     try:
         compiled, held = compile_network(
-            core, build, settings, weights=weights, told=str(recipe), folder=cache_dir / "compiled"
+            core, build, settings, weights=weights, told=network.told, folder=cache_dir / "compiled"
         )
     except RuntimeError as error:
         raise DataError(
@@ -108,22 +128,46 @@ def choose_precision(core: Any, wanted: str) -> str:
     return "f32" if wanted == "f32" or not able else "bf16"
 
 
-def build_graph(tensors: TensorFile, recipe: Recipe) -> Any:
+def weights_of(graph: Path) -> Path:
+    """The file of a ready graph that its weights are in: ONNX has them inside."""
+    return graph.with_suffix(".bin") if graph.suffix == ".xml" else graph
+
+
+def text_inputs() -> tuple[Any, Any]:
+    """Token ids and mask, (B, S) each."""
     ids, mask = (op.parameter([-1, -1], np.int32, name=name) for name in ("input_ids", "attention_mask"))
+    return ids, mask
+
+
+def build_graph(tensors: TensorFile, recipe: Recipe) -> Any:
+    ids, mask = text_inputs()
     vectors = pool(bert(recipe.network, tensors, ids, mask), mask, recipe.pooling)
     return ov.Model([vectors], [ids, mask], recipe.network.model_type)
 
 
-def read_graph(core: Any, file: Path, recipe: Recipe) -> Any:
-    """A ready graph of token vectors, with our inputs before it and the pooling behind it."""
-    model = core.read_model(file)
-    ids, mask = (op.parameter([-1, -1], np.int32, name=name) for name in ("input_ids", "attention_mask"))
-    types = op.multiply(ids, op.constant(np.int32(0)))
+def read_graph(model: Any, pooling: Pooling) -> Any:
+    """A ready graph, with our inputs before it and, where it ends in token vectors, the pooling behind it."""
+    ids, mask = text_inputs()
+    connect(model, ids=ids, mask=mask, types=op.multiply(ids, op.constant(np.int32(0))))
+    outputs = {
+        len(result.get_output_partial_shape(0)): result.input_value(0) for result in reversed(model.get_results())
+    }
+    if 3 in outputs:
+        vectors = pool(outputs[3], mask, pooling)
+    elif 2 in outputs:  # pooled already
+        vectors = op.normalize_l2(outputs[2], integers([1]), 1e-12, "max")
+    else:
+        raise ConfigError("The ready graph gives neither token vectors (3 axes) nor text vectors (2 axes).")
+    return ov.Model([vectors], [ids, mask], "ready")
+
+
+def connect(model: Any, *, ids: Any, mask: Any, types: Any) -> None:
+    """Put our nodes in place of a ready graph's inputs. Raises ConfigError for an input that no text model has."""
     ours = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
     for parameter in model.get_parameters():
         name = next(iter(parameter.output(0).get_names() & ours.keys()), None)
         if name is None:
-            raise ConfigError(f"{file} wants an input {parameter.get_friendly_name()!r} that no text model has.")
+            raise ConfigError(
+                f"The ready graph wants an input {parameter.get_friendly_name()!r} that no text model has."
+            )
         parameter.output(0).replace(op.convert(ours[name], parameter.get_element_type()).output(0))
-    tokens = model.get_results()[0].input_value(0)
-    return ov.Model([pool(tokens, mask, recipe.pooling)], [ids, mask], "ready")

@@ -3,42 +3,78 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Self
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from tokenizers import Tokenizer
 
-from penstock.errors import PenstockError, Unavailable
-from penstock.models.base import Embedder, Lane, ModelInfo, Role, Vectors
-from penstock.models.embedder import Executors, LocalEmbedder, load_model, read_tokenizer
+from penstock.errors import ConfigError, PenstockError, Unavailable
+from penstock.models.base import Embedder, Lane, ModelInfo, Reranker, Role, Vectors
+from penstock.models.embedder import Executors, LocalEmbedder, read_tokenizer
+from penstock.models.local import load_embedder
 from penstock.models.metrics import ModelMetrics
-from penstock.models.options import ModelsOptions
+from penstock.models.options import (
+    LocalEmbedderOptions,
+    LocalRerankerOptions,
+    ModelsOptions,
+    RemoteEmbedderOptions,
+    RemoteRerankerOptions,
+)
+from penstock.models.prefixes import chosen_prefixes, known_prefixes
+from penstock.models.remote_embedder import RemoteEmbedder
+from penstock.models.remote_reranker import RemoteReranker
+from penstock.models.rerank import LocalReranker, load_reranker
 
 logger = logging.getLogger(__name__)
 
 LONGEST_BACKOFF_S = 60.0
 
 
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A model's place in the pool, and what is known of its last failed load."""
-
-    name: str
-    model: LocalEmbedder | None = None
-    users: int = 0
-    used_at: float = 0.0
-    failures: int = 0
-    retry_at: float = 0.0
-    error: PenstockError | None = None
+class Held(Protocol):
+    """What a place in the pool holds: a model that is open."""
 
     @property
-    def ready(self) -> LocalEmbedder | None:
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def closed(self) -> bool:
+        """Its engine broke down: it is to be loaded again."""
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+HeldEmbedder: TypeAlias = LocalEmbedder | RemoteEmbedder
+HeldReranker: TypeAlias = LocalReranker | RemoteReranker
+M = TypeVar("M", bound=Held)
+
+
+class Slot(Generic[M]):
+    """A model's place in the pool, how it is opened, and what is known of its last failed load.
+
+    A local model takes memory, and a place of `max_loaded`; a remote one neither.
+    """
+
+    def __init__(self, name: str, opener: Callable[[], Awaitable[M]], *, local: bool) -> None:
+        self.name = name
+        self.open = opener
+        self.local = local
+        self.model: M | None = None
+        self.opening = asyncio.Lock()
+        self.users = 0
+        self.used_at = 0.0
+        self.failures = 0
+        self.retry_at = 0.0
+        self.error: PenstockError | None = None
+
+    @property
+    def ready(self) -> M | None:
         return None if self.model is None or self.model.closed else self.model
 
 
@@ -52,9 +88,10 @@ class ModelPool:
     def __init__(self, options: ModelsOptions, *, registry: CollectorRegistry | None = None) -> None:
         self._options = options
         self._metrics = ModelMetrics(registry or CollectorRegistry())
-        self._slots: dict[str, Slot] = {}
-        self._embedders: dict[str, PooledEmbedder] = {}  # one a model, for its tokenizer takes 20 ms to read
-        self._changing = asyncio.Lock()  # held while a model is loaded or unloaded: one at a time
+        self._embedders: dict[str, Slot[HeldEmbedder]] = {}
+        self._rerankers: dict[str, Slot[HeldReranker]] = {}
+        self._handles: dict[str, PooledEmbedder] = {}  # one a model, for its tokenizer takes 20 ms to read
+        self._changing = asyncio.Lock()  # held while a local model is loaded or unloaded: one at a time
         self._idle = asyncio.Event()
         self._closed = False
 
@@ -70,44 +107,130 @@ class ModelPool:
         self._closed = True
         self._idle.set()
         async with self._changing:
-            for slot in self._slots.values():
+            for slot in self._slots():
                 await self._unload(slot)
         for executor in (self._loader, self._executors.interactive, self._executors.bulk):
             executor.shutdown(wait=False, cancel_futures=True)
 
     def resolve(self, name: str) -> str:
-        """The model that a name or alias stands for."""
-        seen: set[str] = set()
-        names = {"default": self._options.embedding, **self._options.aliases}
-        while name in names and name not in seen:
-            seen.add(name)
-            name = names[name]
-        return name
+        """The embedder that a name or alias stands for."""
+        return self._options.resolve(name)
 
     async def preload(self) -> None:
-        """Load and warm what the options name, so that the first call is as fast as any."""
-        for name in self._options.preload:
-            embedder = await self.embedder(name)
-            await embedder.embed(["warm up"], role=Role.QUERY)
-            embedder.tokenizer.encode("warm up")
+        """Load and warm what the options name, so that the first call is as fast as any.
+
+        A provider that cannot be asked now is asked again when it is needed. Everything else that is wrong is raised.
+        """
+        for name in self._options.preloaded:
+            if self._full and self._takes_room(name):
+                logger.warning("the model %s is not preloaded: models.max_loaded is %d", name, self._options.max_loaded)
+                continue
+            try:
+                await self._warm(name)
+            except PenstockError as error:
+                if not error.retryable:
+                    raise
+                logger.warning("the model %s is not there yet: %s", name, error)
 
     async def embedder(self, name: str = "default") -> Embedder:
         """The model of that name, loaded. It stays usable: unloaded in between, it is loaded again by the next call.
 
-        Raises MissingDependency, ConfigError or DataError for a model that cannot be used.
+        Raises MissingDependency, ConfigError or DataError for a model that cannot be used, ProviderError for a remote
+        one that cannot be asked.
         """
         name = self.resolve(name)
         async with self.use(name) as model:
-            return self._embedders.setdefault(name, PooledEmbedder(self, model))
+            return self._handles.setdefault(name, PooledEmbedder(self, name, model))
+
+    async def reranker(self, name: str) -> Reranker:
+        """The reranker of that name, loaded; usable as `embedder`'s is. ConfigError when the settings have none."""
+        async with self.use_reranker(name) as model:
+            return PooledReranker(self, name, model)
 
     def infos(self) -> Sequence[ModelInfo]:
-        """The models in memory now."""
-        return [slot.model.info for slot in self._slots.values() if slot.model is not None]
+        """The models that are open now."""
+        return [slot.model.info for slot in self._slots() if slot.model is not None]
 
     @asynccontextmanager
-    async def use(self, name: str) -> AsyncIterator[LocalEmbedder]:
-        """The model itself, loaded and kept until the end of the block."""
-        slot = self._slots.setdefault(name, Slot(name))
+    async def use(self, name: str) -> AsyncIterator[HeldEmbedder]:
+        """The embedder itself, loaded and kept until the end of the block."""
+        async with self._keep(self._embedder_slot(name)) as model:
+            yield model
+
+    @asynccontextmanager
+    async def use_reranker(self, name: str) -> AsyncIterator[HeldReranker]:
+        """The reranker itself, loaded and kept until the end of the block."""
+        async with self._keep(self._reranker_slot(name)) as model:
+            yield model
+
+    # --- places ---------------------------------------------------------------------------------------------------
+
+    def _slots(self) -> Sequence[Slot[HeldEmbedder] | Slot[HeldReranker]]:
+        return [*self._embedders.values(), *self._rerankers.values()]
+
+    def _embedder_slot(self, name: str) -> Slot[HeldEmbedder]:
+        if name not in self._embedders:
+            options = self._options.embedders.get(name) or LocalEmbedderOptions(model=name)
+            local = isinstance(options, LocalEmbedderOptions)
+            self._embedders[name] = Slot(name, partial(self._open_embedder, name, options), local=local)
+        return self._embedders[name]
+
+    def _reranker_slot(self, name: str) -> Slot[HeldReranker]:
+        options = self._options.rerankers.get(name)
+        if options is None:
+            known = ", ".join(self._options.rerankers) or "none"
+            raise ConfigError(f"There is no reranker {name!r} in the settings (models.rerankers has: {known}).")
+        if name not in self._rerankers:
+            local = isinstance(options, LocalRerankerOptions)
+            self._rerankers[name] = Slot(name, partial(self._open_reranker, name, options), local=local)
+        return self._rerankers[name]
+
+    async def _open_embedder(self, name: str, options: LocalEmbedderOptions | RemoteEmbedderOptions) -> HeldEmbedder:
+        if isinstance(options, RemoteEmbedderOptions):
+            prefixes = chosen_prefixes(
+                known_prefixes(options.model), query=options.query_prefix, passage=options.passage_prefix
+            )
+            return await RemoteEmbedder(
+                name, options, self._options, prefixes=prefixes, executors=self._executors, metrics=self._metrics
+            ).__aenter__()
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._loader, load_embedder, name, options, self._options)
+        return await LocalEmbedder(
+            loaded, executors=self._executors, options=self._options, metrics=self._metrics
+        ).__aenter__()
+
+    async def _open_reranker(self, name: str, options: LocalRerankerOptions | RemoteRerankerOptions) -> HeldReranker:
+        if isinstance(options, RemoteRerankerOptions):
+            return await RemoteReranker(name, options, metrics=self._metrics).__aenter__()
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._loader, load_reranker, name, options, self._options)
+        return await LocalReranker(
+            loaded,
+            candidates=options.candidates,
+            executors=self._executors,
+            options=self._options,
+            metrics=self._metrics,
+        ).__aenter__()
+
+    def _takes_room(self, name: str) -> bool:
+        if name in self._options.rerankers:
+            slot: Slot[HeldEmbedder] | Slot[HeldReranker] = self._reranker_slot(name)
+        else:
+            slot = self._embedder_slot(self.resolve(name))
+        return slot.local and slot.model is None
+
+    async def _warm(self, name: str) -> None:
+        if name in self._options.rerankers:
+            await (await self.reranker(name)).rerank("warm up", ["warm up"])
+            return
+        embedder = await self.embedder(name)
+        await embedder.embed(["warm up"], role=Role.QUERY)
+        embedder.tokenizer.encode("warm up")
+
+    # --- loading and unloading ------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _keep(self, slot: Slot[M]) -> AsyncIterator[M]:
         model = slot.ready or await self._load(slot)
         slot.users += 1  # nothing is awaited since: nobody can have unloaded it
         try:
@@ -117,47 +240,51 @@ class ModelPool:
             slot.used_at = time.monotonic()
             self._idle.set()
 
-    async def _load(self, slot: Slot) -> LocalEmbedder:
-        async with self._changing:
+    async def _load(self, slot: Slot[M]) -> M:
+        async with slot.opening:
             if slot.ready:  # somebody was first
                 return slot.ready
             self._check_open()
             if slot.error is not None and time.monotonic() < slot.retry_at:
                 raise slot.error.with_traceback(None)
-            await self._unload(slot)
-            await self._make_room()
-            try:
-                slot.model = await self._open(slot.name)
-            except PenstockError as error:
-                self._note_failure(slot, error)
-                raise
-            slot.failures, slot.error = 0, None
-            return slot.model
+            if not slot.local:
+                return await self._open(slot)
+            async with self._changing:
+                await self._make_room()
+                return await self._open(slot)
 
-    async def _open(self, name: str) -> LocalEmbedder:
-        loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._loader, load_model, name, self._options)
-        model = LocalEmbedder(loaded, executors=self._executors, options=self._options, metrics=self._metrics)
-        await model.__aenter__()
-        info = loaded.info
-        logger.info("loaded %s in %.2f s (%s, %s)", name, info.load_s, info.device, info.precision)
-        self._metrics.loads.labels(name, "done").inc()
-        self._metrics.memory.labels(name).set(info.memory_bytes)
+    async def _open(self, slot: Slot[M]) -> M:
+        self._check_open()
+        await self._unload(slot)
+        try:
+            slot.model = model = await slot.open()
+        except PenstockError as error:
+            self._note_failure(slot, error)
+            raise
+        if self._closed and not slot.local:  # closing waits for the local ones only
+            await self._unload(slot)
+            self._check_open()
+        slot.failures, slot.error = 0, None
+        info = model.info
+        logger.info("loaded %s in %.2f s (%s %s)", slot.name, info.load_s, info.device, info.precision)
+        self._metrics.loads.labels(slot.name, "done").inc()
+        self._metrics.memory.labels(slot.name).set(info.memory_bytes)
         return model
 
-    def _note_failure(self, slot: Slot, error: PenstockError) -> None:
+    def _note_failure(self, slot: Slot[M], error: PenstockError) -> None:
         pause_s = min(self._options.reload_backoff_s * 2**slot.failures, LONGEST_BACKOFF_S)
         slot.failures, slot.error, slot.retry_at = slot.failures + 1, error, time.monotonic() + pause_s
         logger.error("cannot load %s, next try in %.0f s at the earliest: %s", slot.name, pause_s, error)
         self._metrics.loads.labels(slot.name, "failed").inc()
 
+    @property
+    def _full(self) -> bool:
+        return sum(slot.local and slot.model is not None for slot in self._slots()) >= self._options.max_loaded
+
     async def _make_room(self) -> None:
         """Unload what was idle longest until one more fits; while all are in use, wait for one that is not."""
-        while True:
-            loaded = [slot for slot in self._slots.values() if slot.model is not None]
-            if len(loaded) < self._options.max_loaded:
-                return
-            idle = [slot for slot in loaded if not slot.users]
+        while self._full:
+            idle = [slot for slot in self._slots() if slot.local and slot.model is not None and not slot.users]
             if idle:
                 await self._unload(min(idle, key=lambda slot: slot.used_at))
             else:
@@ -169,7 +296,7 @@ class ModelPool:
         if self._closed:
             raise Unavailable("The models are being unloaded: the process is stopping.")
 
-    async def _unload(self, slot: Slot) -> None:
+    async def _unload(self, slot: Slot[HeldEmbedder] | Slot[HeldReranker] | Slot[M]) -> None:
         model, slot.model = slot.model, None
         if model is not None:
             await model.__aexit__(None, None, None)
@@ -180,8 +307,9 @@ class ModelPool:
 class PooledEmbedder(Embedder):
     """What the pool gives out: a model by name, whether it is in memory at the moment or not."""
 
-    def __init__(self, pool: ModelPool, model: LocalEmbedder) -> None:
+    def __init__(self, pool: ModelPool, name: str, model: HeldEmbedder) -> None:
         self._pool = pool
+        self._name = name
         self._info = model.info
         self._tokenizer_file = model.tokenizer_file
 
@@ -198,5 +326,27 @@ class PooledEmbedder(Embedder):
         return self._tokenizer_file
 
     async def embed(self, texts: Sequence[str], *, role: Role = Role.PASSAGE, lane: Lane = Lane.INTERACTIVE) -> Vectors:
-        async with self._pool.use(self._info.name) as model:
+        async with self._pool.use(self._name) as model:
             return await model.embed(texts, role=role, lane=lane)
+
+
+class PooledReranker(Reranker):
+    """As `PooledEmbedder`."""
+
+    def __init__(self, pool: ModelPool, name: str, model: HeldReranker) -> None:
+        self._pool = pool
+        self._name = name
+        self._info = model.info
+        self._candidates = model.candidates
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def candidates(self) -> int:
+        return self._candidates
+
+    async def rerank(self, query: str, texts: Sequence[str], *, lane: Lane = Lane.INTERACTIVE) -> NDArray[np.float32]:
+        async with self._pool.use_reranker(self._name) as model:
+            return await model.rerank(query, texts, lane=lane)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from penstock.models.base import Role
 
+SENTENCE = "Represent this sentence for searching relevant passages: "
+INSTRUCTION = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefixes:
@@ -20,14 +23,26 @@ class Prefixes:
 KNOWN = (
     (
         re.compile(r"(^|[-_/])e5-[\w.-]*instruct"),
-        Prefixes(query="Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "),
+        Prefixes(query=INSTRUCTION + " "),
     ),
     (re.compile(r"(^|[-_/])e5-"), Prefixes(query="query: ", passage="passage: ")),
     (re.compile(r"(^|[-_/])bge-m3"), Prefixes()),
     (re.compile(r"(^|[-_/])bge-[\w.-]*zh"), Prefixes(query="为这个句子生成表示以用于检索相关文章：")),
-    (re.compile(r"(^|[-_/])bge-"), Prefixes(query="Represent this sentence for searching relevant passages: ")),
+    (re.compile(r"(^|[-_/])bge-"), Prefixes(query=SENTENCE)),
+    (re.compile(r"^qwen3-embedding"), Prefixes(query=INSTRUCTION)),
+    (re.compile(r"^snowflake-arctic-embed-[\w-]*v2"), Prefixes(query="query: ")),
+    (re.compile(r"^(snowflake-arctic-embed|mxbai-embed|uae-large)"), Prefixes(query=SENTENCE)),
+    (re.compile(r"^nomic-embed-text"), Prefixes(query="search_query: ", passage="search_document: ")),
+    (re.compile(r"^embeddinggemma"), Prefixes(query="task: search result | query: ", passage="title: none | text: ")),
 )
 """By name, first match; as the models' cards ask for."""
+
+
+def chosen_prefixes(found: Prefixes, *, query: str | None, passage: str | None) -> Prefixes:
+    """What the settings say where they say something, else what was found."""
+    return Prefixes(
+        query=found.query if query is None else query, passage=found.passage if passage is None else passage
+    )
 
 
 def known_prefixes(name: str) -> Prefixes:

@@ -88,6 +88,25 @@ def read_network(file: Path) -> NetworkConfig:
         raise ConfigError(f"{file} is not the configuration of a text encoder: {error}.") from error
 
 
+class PairRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A cross-encoder: a network that reads query and text as one. `max_tokens` counts the special tokens too."""
+
+    network: NetworkConfig
+    max_tokens: int
+
+
+def read_pair_recipe(folder: Path) -> PairRecipe:
+    """Read the folder of a sequence classifier with one label. Raises ConfigError for what is not supported."""
+    config = read_json(folder / "config.json", dict[str, Any])
+    labels = len(config["id2label"]) if isinstance(config.get("id2label"), dict) else int(config.get("num_labels", 2))
+    if labels != 1:
+        raise ConfigError(
+            f"The model in {folder} has {labels} labels; a reranker has one. Name a cross-encoder trained for ranking."
+        )
+    network = read_network(folder / "config.json")
+    return PairRecipe(network=network, max_tokens=read_max_tokens(folder, network))
+
+
 def read_max_tokens(folder: Path, network: NetworkConfig) -> int:
     sizes = [network.max_position_embeddings - network.first_position]
     for file, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):

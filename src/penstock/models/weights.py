@@ -14,7 +14,9 @@ from penstock.models.options import DEFAULT_MODEL
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
-READY_GRAPH = "openvino/openvino_model.xml"
+READY_GRAPHS = ("openvino/openvino_model.xml", "openvino_model.xml")
+ONNX_GRAPHS = ("onnx/model.onnx", "model.onnx")
+"""Only where there are no tensors, from which a faster network can be built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +63,30 @@ def looks_like_path(name: str) -> bool:
 def checked(folder: Path, name: str) -> Path:
     """The folder itself, once the files that every engine needs are known to be there."""
     missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).is_file()]
-    if not any((folder / file).is_file() for file in (WEIGHTS, READY_GRAPH)):
+    if find_ready_graph(folder) is None and not (folder / WEIGHTS).is_file():
         missing.append(WEIGHTS)
     if missing:
         raise ConfigError(f"The model {name!r} cannot be used: {folder} has no {', '.join(missing)}.")
     return folder
+
+
+def find_tokenizer(name: str, *, download: bool = True) -> Path:
+    """The `tokenizer.json` of a model, where its weights are not needed; `name` may also be the file itself."""
+    if looks_like_path(name) or Path(name).is_file():
+        file = Path(name).expanduser()
+        file = file / "tokenizer.json" if file.is_dir() else file
+        if not file.is_file():
+            raise ConfigError(f"There is no tokenizer at {file}. Name a tokenizer.json, or a folder that has one.")
+        return file
+    packaged = PACKAGED.get(name)
+    folder = (installed_folder(packaged) if packaged else None) or download_model(name, download=download)
+    return folder / "tokenizer.json"
+
+
+def find_ready_graph(folder: Path) -> Path | None:
+    """The network that is used as it is; None: it is built from the tensors."""
+    graphs = READY_GRAPHS if (folder / WEIGHTS).is_file() else (*READY_GRAPHS, *ONNX_GRAPHS)
+    return next((folder / file for file in graphs if (folder / file).is_file()), None)
 
 
 def installed_folder(packaged: PackagedModel) -> Path | None:
