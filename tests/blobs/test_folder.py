@@ -117,3 +117,17 @@ async def test_a_folder_that_is_gone_is_unavailable(tmp_path: Path) -> None:
             await blobs.ping()
         with pytest.raises(Unavailable):
             await blobs.put(b"x")
+
+
+async def test_what_is_there_is_made_young_not_written_again(tmp_path: Path) -> None:
+    async with folder_blobs(tmp_path) as blobs:
+        blob = await blobs.put(b"words")
+        path = tmp_path / blob.sha256[:2] / blob.sha256
+        inode = path.stat().st_ino
+        os.utime(path, (1_000_000, 1_000_000))
+        assert await blobs.put(b"words") == blob
+        assert path.stat().st_ino == inode
+        assert [found async for found in blobs.list(older_than_s=60)] == []
+        path.write_bytes(b"cut")
+        await blobs.put(b"words")
+        assert await blobs.get(blob.sha256) == b"words"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.cache import open_cache
-from penstock.pipeline.content_cache import ContentCache, VectorKeys, passages_key
+from penstock.pipeline.content_cache import ContentCache, ContentKeys
 from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, Piece
 from penstock.pipeline.passage_vectors import PassageVectors
 from penstock.testing.house import CountingEmbedder, House, open_house, vector_of
@@ -51,36 +51,26 @@ async def test_equal_passages_of_one_document_are_embedded_once(house: House) ->
     assert len(house.embedder.texts) == len(set(house.embedder.texts)) == ingested.embedded < ingested.chunks
 
 
-async def test_other_bytes_options_or_parsers_have_other_keys(tmp_path: Path) -> None:
-    tokenizer = tmp_path / "tokenizer.json"
-    tokenizer.write_text("{}")
-    base = ChunkingRequest(chunker="recursive", tokens=64, overlap=0, tokenizer_file=str(tokenizer))
-    keys = {passages_key("a", "text/plain", "1", base)}
-    keys.add(passages_key("b", "text/plain", "1", base))
-    keys.add(passages_key("a", "text/html", "1", base))
-    keys.add(passages_key("a", "text/plain", "2", base))
-    for request in (replace(base, chunker="page"), replace(base, tokens=65), replace(base, overlap=1)):
-        keys.add(passages_key("a", "text/plain", "1", request))
-    tokenizer.write_text("{ }")
-    keys.add(passages_key("a", "text/plain", "1", base))
-    assert len(keys) == 8
+async def test_other_bytes_options_parsers_or_tokenizers_have_other_keys(tmp_path: Path) -> None:
+    def key(sha256: str = "a", media_type: str = "text/plain", parser: str = "1", **changed: object) -> str:
+        base = ChunkingRequest(chunker="recursive", tokens=64, overlap=0, tokenizer_file="anywhere")
+        embedder = CountingEmbedder(tmp_path)
+        return ContentKeys(embedder).passages(sha256, media_type, parser, replace(base, **changed))  # type: ignore[arg-type]
 
-
-async def test_the_tokenizer_counts_by_its_content_not_by_its_place(tmp_path: Path) -> None:
-    requests = []
-    for name in ("one", "two"):
-        file = tmp_path / name
-        file.write_text("{}")
-        requests.append(ChunkingRequest(chunker="recursive", tokens=64, overlap=0, tokenizer_file=str(file)))
-    assert len({passages_key("a", "text/plain", "1", request) for request in requests}) == 1
+    keys = {key(), key("b"), key(media_type="text/html"), key(parser="2")}
+    keys |= {key(chunker="page"), key(tokens=65), key(overlap=1)}
+    assert len(keys) == 7
+    assert key(tokenizer_file="elsewhere") in keys, "it counts by its content"
+    (tmp_path / "tokenizer.json").write_text("{ }")
+    assert key() not in keys
 
 
 async def test_vectors_of_another_model_are_not_taken(tmp_path: Path) -> None:
     one, two = CountingEmbedder(tmp_path, "one"), CountingEmbedder(tmp_path, "two")
-    assert VectorKeys(one)(["text"]) != VectorKeys(two)(["text"])
-    before = VectorKeys(one)(["text"])
+    before = ContentKeys(one).vectors(["text"])
+    assert ContentKeys(two).vectors(["text"]) != before
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
-    assert VectorKeys(one)(["text"]) != before
+    assert ContentKeys(one).vectors(["text"]) != before
 
 
 async def test_vectors_come_back_in_order(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from penstock.blobs.store import SpoolingStore
 from penstock.errors import DataError, NotFound
 
 _LEFTOVER_S = 3600.0
+_SYNCED_WITHIN_S = 60.0
+"""A blob as young as that may have its name, but not durably so: another process is about to sync the folder."""
 _SHELVES = [f"{number:02x}" for number in range(256)]
 
 
@@ -65,8 +67,10 @@ class FolderBlobs(SpoolingStore):
         await self._in_thread(self._place, sha256, source)
 
     def _place(self, sha256: str, source: bytes | Path) -> None:
-        aside = source if isinstance(source, Path) else self._aside()
         target = self._path(sha256)
+        if self._is_there(target, source):
+            return
+        aside = source if isinstance(source, Path) else self._aside()
         with storage_errors():
             try:
                 with aside.open("ab") as file:
@@ -79,6 +83,21 @@ class FolderBlobs(SpoolingStore):
                 aside.unlink(missing_ok=True)
                 raise
             _sync(target.parent)
+
+    @staticmethod
+    def _is_there(target: Path, source: bytes | Path) -> bool:
+        """Whether it was put before, whole: then it is durable already, and is made young again (see `list`)."""
+        try:
+            size = len(source) if isinstance(source, bytes) else source.stat().st_size
+            there = target.stat()
+            if there.st_size != size:
+                return False
+            os.utime(target)
+            if time.time() - there.st_mtime < _SYNCED_WITHIN_S:
+                _sync(target.parent)
+        except OSError:  # not there, or just being collected: it is written
+            return False
+        return True
 
     async def get(self, sha256: str) -> bytes:
         return await self._in_thread(self._read, sha256)

@@ -9,8 +9,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -56,7 +54,7 @@ class ContentCache:
             await self._writing
 
     async def passages(self, key: str) -> Chunked | None:
-        """What was kept under the key of `passages_key`."""
+        """What was kept under a key of `ContentKeys`."""
         found = await self._cache.get_many(PASSAGES, [key])
         try:
             return _decode(found[key]) if found else None
@@ -70,7 +68,7 @@ class ContentCache:
             self._keep(PASSAGES, {key: _encode(chunked)})
 
     async def vectors(self, keys: Sequence[str], dimensions: int) -> Mapping[str, NDArray[np.float32]]:
-        """Those that are there, by the keys of `VectorKeys`."""
+        """Those that are there, by keys of `ContentKeys`."""
         found = await self._cache.get_many(VECTORS, keys)
         return {key: np.frombuffer(value, np.float32) for key, value in found.items() if len(value) == 4 * dimensions}
 
@@ -96,24 +94,24 @@ class ContentCache:
         self._writing = None
 
 
-def passages_key(sha256: str, media_type: str, parser: str, chunking: ChunkingRequest) -> str:
-    """`parser` names the parsers with their versions and options; the tokenizer counts by its content."""
-    recipe = replace(chunking, tokenizer_file=_content(chunking.tokenizer_file))
-    return _digest(_encode([sha256, media_type, parser, recipe]))
-
-
-class VectorKeys:
-    """Keys of passages for one model: its name, files, precision and size of vectors are part of them."""
+class ContentKeys:
+    """Keys for one model. Reads its files once: make one a model, not one a document."""
 
     def __init__(self, embedder: Embedder) -> None:
         info = embedder.info
         identity = [info.name, info.dimensions, info.max_tokens, info.precision, Role.PASSAGE, _files(embedder)]
         self._model = hashlib.blake2b(_encode(identity), digest_size=16)
+        self._tokenizer = _digest(embedder.tokenizer_file.read_bytes())
 
-    def __call__(self, texts: Sequence[str]) -> list[str]:
-        return [self._key(text) for text in texts]
+    def passages(self, sha256: str, media_type: str, parser: str, chunking: ChunkingRequest) -> str:
+        """Of a document. `parser` names the parsers with versions and options; the tokenizer counts by its content."""
+        return _digest(_encode([sha256, media_type, parser, replace(chunking, tokenizer_file=self._tokenizer)]))
 
-    def _key(self, text: str) -> str:
+    def vectors(self, texts: Sequence[str]) -> list[str]:
+        """Of passages: the model's name, files, precision and size of vectors are part of them."""
+        return [self._vector(text) for text in texts]
+
+    def _vector(self, text: str) -> str:
         digest = self._model.copy()
         digest.update(text.encode())
         return digest.hexdigest()
@@ -124,16 +122,6 @@ def _files(embedder: Embedder) -> list[tuple[str, int, int]]:
     folder = embedder.tokenizer_file.parent
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*/config.json")])
     return [(str(file.relative_to(folder)), (found := file.stat()).st_size, found.st_mtime_ns) for file in files]
-
-
-def _content(file: str) -> str:
-    found = Path(file).stat()
-    return _digest_of_file(file, found.st_size, found.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _digest_of_file(file: str, _size: int, _changed: int) -> str:
-    return _digest(Path(file).read_bytes())
 
 
 def _digest(data: bytes) -> str:

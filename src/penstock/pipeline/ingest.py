@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from penstock.blobs.base import BlobStore
 from penstock.ids import chunk_id
 from penstock.ledger.base import Ledger, VersionWork
-from penstock.models.base import Embedder
 from penstock.models.pool import ModelPool
-from penstock.pipeline.content_cache import ContentCache, passages_key
+from penstock.pipeline.content_cache import ContentCache
 from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.parsing import Chunked, ChunkingRequest, ParserPool
 from penstock.pipeline.passage_vectors import PassageVectors
@@ -76,6 +75,7 @@ class Ingestor:
         self._parsers = parsers
         self._models = models
         self._cache = cache
+        self._vectors: dict[str, PassageVectors] = {}
         self._options = options
         self._parsing = asyncio.Semaphore(options.parallel_parses)
         self._windows = asyncio.Semaphore(max(1, options.chunks_in_flight // options.window_chunks))
@@ -87,20 +87,19 @@ class Ingestor:
             return Ingested()
         if not work.live or work.status is not DocumentStatus.PENDING:
             return Ingested(live=False)
-        embedder = await self._models.embedder(work.collection.options.embedding_model)
-        chunked, parsed = await self._passages(work, embedder, report)
+        vectors = await self._vectors_by(work.collection)
+        chunked, parsed = await self._passages(work, vectors, report)
         chunks = _chunks(work, chunked)
-        embedded = await self._index_chunks(work, chunks, embedder, report)
+        embedded = await self._index_chunks(work, chunks, vectors, report)
         if not await self._ledger.finish_version(version_id, chunks, pages=chunked.pages):
             return Ingested(live=False)  # what was indexed is garbage now, says the ledger
         return Ingested(chunks=len(chunks), pages=chunked.pages, parsed=parsed, embedded=embedded, notes=chunked.notes)
 
     async def reindex(self, collection: Collection, report: ReportProgress) -> int:
         """Rebuilds the collection's index from the ledger; returns the number of chunks in it."""
-        embedder = await self._models.embedder(collection.options.embedding_model)
+        vectors = await self._vectors_by(collection)
         await self._index.drop(collection.id)
-        await self._index.create(collection.id, embedder.info.dimensions)
-        vectors = PassageVectors(embedder, self._cache)
+        await self._index.create(collection.id, vectors.embedder.info.dimensions)
         done, after = 0, ""
         while page := await self._ledger.scan_chunks(collection.id, after=after, limit=self._options.window_chunks):
             await self._index_window(collection.id, [(found.chunk, found.metadata) for found in page], vectors)
@@ -108,16 +107,26 @@ class Ingestor:
             await report("index", done, collection.chunks)
         return done
 
-    async def _passages(self, work: VersionWork, embedder: Embedder, report: ReportProgress) -> tuple[Chunked, bool]:
+    async def _vectors_by(self, collection: Collection) -> PassageVectors:
+        """What embeds the collection's passages; loaded, if it is not yet."""
+        embedder = await self._models.embedder(collection.options.embedding_model)
+        known = self._vectors.get(embedder.info.name)
+        if known is None or known.embedder is not embedder:
+            known = self._vectors[embedder.info.name] = PassageVectors(embedder, self._cache)
+        return known
+
+    async def _passages(
+        self, work: VersionWork, vectors: PassageVectors, report: ReportProgress
+    ) -> tuple[Chunked, bool]:
         """The document's passages, and whether it had to be parsed for them."""
-        options = work.collection.options
+        embedder, options = vectors.embedder, work.collection.options
         chunking = ChunkingRequest(
             chunker=options.chunker,
             tokens=min(options.chunk_tokens, embedder.info.max_tokens - SPECIAL_TOKENS),
             overlap=options.chunk_overlap,
             tokenizer_file=str(embedder.tokenizer_file),
         )
-        key = passages_key(work.sha256, work.media_type, self._parsers.identity(work.media_type), chunking)
+        key = vectors.keys.passages(work.sha256, work.media_type, self._parsers.identity(work.media_type), chunking)
         if known := await self._cache.passages(key):
             return known, False
         chunked = await self._parse(work, chunking, report)
@@ -133,15 +142,15 @@ class Ingestor:
             )
 
     async def _index_chunks(
-        self, work: VersionWork, chunks: Sequence[Chunk], embedder: Embedder, report: ReportProgress
+        self, work: VersionWork, chunks: Sequence[Chunk], vectors: PassageVectors, report: ReportProgress
     ) -> int:
         """Window by window, so that a book of 50,000 chunks holds no more vectors in memory than a letter.
 
         Returns how many passages the model had to embed.
         """
         if chunks:  # each time, for another process may have dropped the collection to reindex it
-            await self._index.create(work.collection.id, embedder.info.dimensions)
-        vectors, embedded = PassageVectors(embedder, self._cache), 0
+            await self._index.create(work.collection.id, vectors.embedder.info.dimensions)
+        embedded = 0
         for first in range(0, len(chunks), self._options.window_chunks):
             window = chunks[first : first + self._options.window_chunks]
             async with self._windows:
