@@ -25,8 +25,10 @@ from penstock.fetch.options import FetchOptions
 from penstock.jobs.options import JobsOptions, WorkerOptions
 from penstock.models.generator_options import GeneratorOptions
 from penstock.models.options import ModelsOptions
+from penstock.models.vision import VisionOptions
 from penstock.pipeline.answer import AnswerOptions
 from penstock.pipeline.parsing.options import ParsingOptions
+from penstock.pipeline.pictures import ImageOptions
 from penstock.stores.options import StoresOptions
 
 PREFIX = "PENSTOCK_"
@@ -91,6 +93,8 @@ class Settings(BaseSettings):
     stores: StoresOptions = StoresOptions()
     parsing: ParsingOptions = ParsingOptions()
     generator: GeneratorOptions = GeneratorOptions()
+    vision: VisionOptions = VisionOptions()
+    images: ImageOptions = ImageOptions()
     fetch: FetchOptions = FetchOptions()
     answer: AnswerOptions = AnswerOptions()
     log: LogOptions = LogOptions()

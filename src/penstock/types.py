@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 JSON: TypeAlias = Any
 """Anything that JSON can say: None, bool, int, float, str, and lists and string-keyed mappings of these."""
@@ -315,7 +315,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
-    """A numbered source of an answer. `start` and `end` are character offsets into the document's parsed text."""
+    """A numbered source of an answer. `start` and `end` are character offsets into the document's parsed text.
+
+    `kind` "image" is the image that came with the question: the text calls it `[image]`; it has no number and no place.
+    """
 
     number: int
     document_id: str
@@ -327,6 +330,7 @@ class Citation:
     page: int | None = None
     headings: Sequence[str] = ()
     score: float = 0.0
+    kind: Literal["passage", "image"] = "passage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from penstock.cache import open_cache
 from penstock.errors import PenstockError
 from penstock.jobs.worker import Worker
 from penstock.models.generator import Generator
+from penstock.models.generator_options import GeneratorOptions
 from penstock.models.openai_generator import OpenAIGenerator
 from penstock.models.pool import ModelPool
 from penstock.pipeline.answer import Answerer
@@ -23,6 +24,7 @@ from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.ingest import IngestOptions, Ingestor
 from penstock.pipeline.intake import IntakeOptions
 from penstock.pipeline.parsing import ParserPool
+from penstock.pipeline.pictures import Pictures
 from penstock.pipeline.retrieve import Retriever
 from penstock.pipeline.upkeep import Upkeep, UpkeepOptions
 from penstock.settings import Settings
@@ -87,6 +89,9 @@ class Engines:
     parsers: ParserPool
     cache: ContentCache
     generator: Generator | None
+    reader: Generator | None
+    """The model that looks at pictures: the one for it, or the generator where that takes them."""
+    drawers: ParserPool
 
 
 @asynccontextmanager
@@ -95,15 +100,22 @@ async def open_engines(settings: Settings) -> AsyncIterator[Engines]:
     async with AsyncExitStack() as stack:
         index = await stack.enter_async_context(open_index(settings.index_url, settings.stores))
         cache = await stack.enter_async_context(open_cache(settings.cache_url, settings.cache))
-        generator = OpenAIGenerator(settings.generator) if settings.generator.configured else None
+        generator = await _open_generator(stack, settings.generator)
+        vision = await _open_generator(stack, settings.vision)
         yield Engines(
             models=await stack.enter_async_context(ModelPool(settings.models, registry=prometheus_client.REGISTRY)),
             index=index,
             writer=await stack.enter_async_context(IndexWriter(index)),
             parsers=await stack.enter_async_context(ParserPool(settings.parsing)),
             cache=await stack.enter_async_context(ContentCache(cache, settings.cache.ttl_s)),
-            generator=await stack.enter_async_context(generator) if generator else None,
+            generator=generator,
+            reader=vision or (generator if generator and generator.sees else None),
+            drawers=await stack.enter_async_context(settings.images.parser_pool()),
         )
+
+
+async def _open_generator(stack: AsyncExitStack, options: GeneratorOptions) -> Generator | None:
+    return await stack.enter_async_context(OpenAIGenerator(options)) if options.configured else None
 
 
 def make_handlers(services: Services, engines: Engines) -> Handlers:
@@ -121,13 +133,16 @@ def make_handlers(services: Services, engines: Engines) -> Handlers:
             options=IngestOptions(),
         ),
         retriever=Retriever(services.ledger, engines.index, engines.models),
-        answerer=Answerer(engines.generator, services.settings.answer),
+        answerer=Answerer(engines.generator, services.settings.answer, reader=engines.reader),
+        pictures=Pictures(services.blobs, engines.drawers, engines.reader, services.settings.images),
     )
 
 
 async def warm(services: Services, engines: Engines, started: Callable[[], None]) -> Sequence[str]:
     """Loads everything that the first job would else have to wait for; returns the names of the models."""
     await asyncio.gather(engines.models.preload(), engines.parsers.prewarm())
+    if engines.reader:
+        await engines.drawers.prewarm()
     retriever, answerer = Retriever(services.ledger, engines.index, engines.models), Answerer()
     for collection in (await services.ledger.list_collections(None))[:WARMED_COLLECTIONS]:
         for question in WARM_UP_QUESTIONS:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -59,7 +59,7 @@ class EndpointOptions(BaseModel):
             return given
         preset = PRESETS[given["preset"]]
         base = asdict(preset)
-        return base | {name: value for name, value in given.items() if value not in {"", None}}
+        return base | {name: value for name, value in given.items() if value is not None and value != ""}
 
     @field_validator("api_key")
     @classmethod
@@ -80,6 +80,9 @@ class EndpointOptions(BaseModel):
 
 class GeneratorOptions(EndpointOptions):
     """The language model that writes answers; without `base_url` or `preset`, answers are quoted from the passages."""
+
+    section: ClassVar[str] = "generator"
+    """What the options are called in the settings."""
 
     fallbacks: tuple[EndpointOptions, ...] = Field((), description="asked in this order when the first cannot answer")
     connect_s: float = Field(5.0, gt=0, description="to reach the provider, TLS included")

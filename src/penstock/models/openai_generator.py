@@ -31,10 +31,8 @@ class OpenAIGenerator(Generator):
         tls: ssl.SSLContext | None = None,
     ) -> None:
         if not options.configured:
-            raise ConfigError(
-                "No language model is configured. Set PENSTOCK_GENERATOR__BASE_URL and PENSTOCK_GENERATOR__MODEL, "
-                "or PENSTOCK_GENERATOR__PRESET."
-            )
+            prefix = f"PENSTOCK_{options.section.upper()}__"
+            raise ConfigError(f"No model is configured. Set {prefix}BASE_URL and {prefix}MODEL, or {prefix}PRESET.")
         self._options = options
         self._endpoints = [
             Endpoint(endpoint, options, random_source=random_source, tls=tls) for endpoint in options.endpoints

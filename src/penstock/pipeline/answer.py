@@ -9,7 +9,7 @@ from typing import TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from penstock.errors import ProviderError
-from penstock.models.generator import Finish, GenerationRequest, Generator, Message
+from penstock.models.generator import Finish, GenerationRequest, Generator, Message, Picture
 from penstock.pipeline.citation_marks import CitationMarks
 from penstock.pipeline.extractive import Extractor, Quote
 from penstock.pipeline.prompts import NOT_FOUND, fit, language_of, load_prompt, question_prompt
@@ -40,18 +40,32 @@ class AnswerOptions(BaseModel):
 class Answerer:
     """Answers questions from passages."""
 
-    def __init__(self, generator: Generator | None = None, options: AnswerOptions | None = None) -> None:
+    def __init__(
+        self,
+        generator: Generator | None = None,
+        options: AnswerOptions | None = None,
+        *,
+        reader: Generator | None = None,
+    ) -> None:
+        """`reader` answers questions that come with an image."""
         self._generator = generator
+        self._reader = reader
         self._options = options or AnswerOptions()
         self._extractor = Extractor(Analyzer())
 
-    async def answer(self, question: str, hits: Sequence[Hit], *, emit: Emit | None = None) -> Answer:
+    async def answer(
+        self, question: str, hits: Sequence[Hit], *, emit: Emit | None = None, picture: Picture | None = None
+    ) -> Answer:
         """The answer that `hits` (best first) give; its text also goes to `emit`, piece by piece, as it comes.
+
+        With a `picture` it is the reader's, and may come from that alone.
 
         `timings_ms` has `generate`, and `first_token` where a language model wrote. Raises `ProviderError` when that
         fails: what was emitted until then is no answer, and since a retry would say it again, not retryable then.
         """
         started = time.perf_counter()
+        if picture and self._reader:
+            return await self._write(self._reader, question, hits, emit, picture)
         if self._generator and hits:
             return await self._write(self._generator, question, hits, emit)
         extract = self._extractor.extract(question, hits, max_quotes=self._options.max_quotes)
@@ -69,16 +83,27 @@ class Answerer:
             timings_ms=timings_ms,
         )
 
-    async def _write(self, generator: Generator, question: str, hits: Sequence[Hit], emit: Emit | None) -> Answer:
+    async def _write(
+        self,
+        generator: Generator,
+        question: str,
+        hits: Sequence[Hit],
+        emit: Emit | None,
+        picture: Picture | None = None,
+    ) -> Answer:
         language = language_of(question)
         given = fit(hits, self._options.context_tokens)
-        prompt = Message(role="user", text=question_prompt(question, given, language))
-        request = GenerationRequest(system=load_prompt("answer", language), messages=[prompt])
-        draft = _Draft(len(given), generator.model)
+        pictures = [picture] if picture else []
+        prompt = Message(role="user", text=question_prompt(question, given, language), pictures=pictures)
+        system = load_prompt("answer_image" if picture else "answer", language)
+        request = GenerationRequest(system=system, messages=[prompt])
+        draft = _Draft(CitationMarks(len(given), image=bool(picture)), generator.model)
         await draft.write(generator, request, emit)
         text = draft.text.strip()
-        found = not any(sentence.rstrip(".。") in text for sentence in NOT_FOUND.values()) or bool(draft.cited)
+        found = not any(sentence.rstrip(".。") in text for sentence in NOT_FOUND.values()) or draft.cites
         citations = self._cite(text, given, draft.cited) if found else []
+        if draft.image_cited:
+            citations.append(cite_image())
         return Answer(
             text=text,
             found=found,
@@ -99,8 +124,8 @@ class Answerer:
 class _Draft:
     """An answer while it is written."""
 
-    def __init__(self, passages: int, model: str) -> None:
-        self._marks = CitationMarks(passages)
+    def __init__(self, marks: CitationMarks, model: str) -> None:
+        self._marks = marks
         self._started = time.perf_counter()
         self._pieces: list[str] = []
         self.model = model
@@ -115,6 +140,14 @@ class _Draft:
     @property
     def cited(self) -> Sequence[int]:
         return list(self._marks.cited)
+
+    @property
+    def image_cited(self) -> bool:
+        return self._marks.image_cited
+
+    @property
+    def cites(self) -> bool:
+        return self.image_cited or bool(self.cited)
 
     async def write(self, generator: Generator, request: GenerationRequest, emit: Emit | None) -> None:
         try:
@@ -158,6 +191,13 @@ def cite(number: int, quote: Quote) -> Citation:
         page=chunk.page,
         headings=chunk.headings,
         score=round(quote.score, 4),
+    )
+
+
+def cite_image() -> Citation:
+    """The citation of the question's image, which the text calls [image]."""
+    return Citation(
+        number=0, kind="image", document_id="", document_name="image", chunk_id="", quote="", start=0, end=0
     )
 
 

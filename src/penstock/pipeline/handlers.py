@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from penstock.errors import PenstockError
 from penstock.jobs.worker import Handler, JobContext
 from penstock.ledger.base import Ledger
+from penstock.models.generator import Picture
 from penstock.observability.timings import Timings
-from penstock.pipeline.answer import Answerer
+from penstock.pipeline.answer import Answerer, Emit
 from penstock.pipeline.ingest import Ingestor
 from penstock.pipeline.intake import open_collection
+from penstock.pipeline.pictures import Pictures
+from penstock.pipeline.prompts import IMAGE_NOT_READ, language_of
 from penstock.pipeline.requests import (
     IngestRequest,
     Kind,
@@ -22,9 +25,7 @@ from penstock.pipeline.requests import (
     encode,
 )
 from penstock.pipeline.retrieve import Retriever
-from penstock.types import JSON, Collection, Failure, Job
-
-IMAGE_NOT_READ = "The image was stored but not read: this answer comes from the text alone."
+from penstock.types import JSON, Answer, Collection, Failure, Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Handlers:
     ingestor: Ingestor
     retriever: Retriever
     answerer: Answerer
+    pictures: Pictures
 
     def by_kind(self) -> Mapping[str, Handler]:
         return {
@@ -70,16 +72,29 @@ class Handlers:
         request = decode(QuestionRequest, context.job.payload)
         timings = Timings(queue_wait_ms(context.job))
         collection = await self._collection(context.job.tenant, request.collection)
-        found = await self.retriever.retrieve(collection, request.question, limit=request.limit, filter=request.filter)
+        picture = await self.pictures.open(request.image_sha256) if request.image_sha256 else None
+        query = await self._query(request.question, picture, timings)
+        found = await self.retriever.retrieve(collection, query, limit=request.limit, filter=request.filter)
         timings.add(found.timings_ms)
 
-        async def emit(text: str) -> None:
+        async def tell(text: str) -> None:
             await context.emit("delta", {"text": text})
 
-        answer = await self.answerer.answer(request.question, found.hits, emit=emit if request.stream else None)
+        emit = tell if request.stream else None
+        answer = await self.answerer.answer(request.question, found.hits, emit=emit, picture=picture)
+        if request.image_sha256 and picture is None:
+            answer = await _say_unread(answer, request.question, emit)
         timings.add(answer.timings_ms)
-        notes = [*answer.notes, IMAGE_NOT_READ] if request.image_sha256 else answer.notes
-        return encode(replace(answer, collection_version=collection.version, notes=notes, timings_ms=timings.to_dict()))
+        return encode(replace(answer, collection_version=collection.version, timings_ms=timings.to_dict()))
+
+    async def _query(self, question: str, picture: Picture | None, timings: Timings) -> str:
+        """What is searched for: the question, and what its image shows."""
+        if picture is None:
+            return question
+        started = time.perf_counter()
+        shown = await self.pictures.describe(picture, question)
+        timings.add({"describe": (time.perf_counter() - started) * 1000})
+        return f"{question}\n{shown.text}" if shown else question
 
     async def reindex(self, context: JobContext) -> JSON:
         request = decode(ReindexRequest, context.job.payload)
@@ -89,6 +104,14 @@ class Handlers:
     async def _collection(self, tenant: str, name: str) -> Collection:
         """The collection; the default one may be asked before its first document made it, and is empty then."""
         return await open_collection(self.ledger, tenant, name)
+
+
+async def _say_unread(answer: Answer, question: str, emit: Emit | None) -> Answer:
+    """The answer with a last sentence that says so."""
+    unread = IMAGE_NOT_READ[language_of(question)]
+    if emit:
+        await emit(f"\n\n{unread}")
+    return replace(answer, text=f"{answer.text}\n\n{unread}", notes=[*answer.notes, unread])
 
 
 def queue_wait_ms(job: Job) -> float:

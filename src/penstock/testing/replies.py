@@ -17,7 +17,8 @@ NOTHING = "Not found in the documents."
 
 
 def compose(messages: Sequence[JSON], *, tokens: int, seed: int) -> list[str]:
-    """The reply to a chat, as tokens: each image named, each of the first two passages quoted and cited.
+    """The reply to a chat, as tokens: each image named, each of the first two passages quoted and cited. (The image is
+    cited too where the system's message speaks of such a mark.)
 
     `tokens` > 0 gives exactly that many: cut, or drawn out with words that follow from `seed`.
     """
@@ -27,7 +28,9 @@ def compose(messages: Sequence[JSON], *, tokens: int, seed: int) -> list[str]:
         for number, passage in list(_PASSAGE.findall(text))[:2]
         if (match := _SENTENCE.search(passage))
     ]
-    said = _TOKEN.findall(" ".join([*map(_look, images), *quoted]) or NOTHING)
+    cited = any("[image]" in _text(message)[0] for message in messages if message.get("role") == "system")
+    looked = [f"{_look(image)} [image]" if cited else _look(image) for image in images]
+    said = _TOKEN.findall(" ".join([*looked, *quoted]) or NOTHING)
     if not tokens:
         return said
     return [*said[:tokens], *_padding(tokens - len(said), seed)]

@@ -14,6 +14,12 @@ Language: TypeAlias = Literal["en", "zh"]
 NOT_FOUND: Mapping[Language, str] = {"en": "Not found in the documents.", "zh": "文档中没有找到相关内容。"}
 """The sentence that the templates ask for, word for word, when the passages do not hold the answer."""
 
+IMAGE_NOT_READ: Mapping[Language, str] = {
+    "en": "The image was not read: no model that takes pictures is configured. The answer comes from the text alone.",
+    "zh": "图片没有被读取：没有配置能看图片的模型。回答只依据文字。",
+}
+"""Added to the answer to a question whose image nobody could look at."""
+
 _LABELS: Mapping[Language, tuple[str, str]] = {"en": ("page {}", "Question: "), "zh": ("第{}页", "问题：")}
 _TAG = re.compile(r"<(?=\s*/?\s*(?:passage|question))", re.IGNORECASE)
 _HAN = re.compile(r"[\u3400-\u9fff]")
@@ -48,6 +54,11 @@ def question_prompt(question: str, hits: Sequence[Hit], language: Language) -> s
     """
     passages = "\n".join(_passage(number, hit, language) for number, hit in enumerate(hits, 1))
     return f"<passages>\n{passages}\n</passages>\n\n{_LABELS[language][1]}{_TAG.sub('‹', question)}"
+
+
+def describe_prompt(question: str, language: Language) -> str:
+    """The question for whose sake an image is described."""
+    return f"{_LABELS[language][1]}{_TAG.sub('‹', question)}"
 
 
 def _passage(number: int, hit: Hit, language: Language) -> str:
