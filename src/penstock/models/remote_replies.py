@@ -91,7 +91,8 @@ def _vector(embedding: str | list[float | None]) -> NDArray[np.float32]:
     try:
         if isinstance(embedding, str):
             return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
-        return np.array([np.nan if number is None else number for number in embedding], np.float32)
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+            return np.array([np.nan if number is None else number for number in embedding], np.float32)
     except (binascii.Error, ValueError) as exc:
         raise BadReply("a vector that is neither numbers nor base64 of float32") from exc
 
