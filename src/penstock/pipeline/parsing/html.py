@@ -12,7 +12,17 @@ from penstock.pipeline.parsing.text import clean, decode
 
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 _CHARSET_WITHIN_BYTES = 4096
-_MEANT = {"gb2312": "gb18030", "gbk": "gb18030", "iso-8859-1": "cp1252", "latin1": "cp1252", "us-ascii": "cp1252"}
+_MEANT = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+    "shift_jis": "cp932",
+    "euc-kr": "cp949",
+    "iso-8859-1": "cp1252",
+    "iso-8859-9": "cp1254",
+    "latin1": "cp1252",
+    "us-ascii": "cp1252",
+}
 """What browsers take these labels for (https://encoding.spec.whatwg.org/#names-and-labels)."""
 _HEAD_START = re.compile(r"<head\b", re.IGNORECASE)
 _HEAD_END = re.compile(r"</head\s*>|(?=<body\b)", re.IGNORECASE)

@@ -36,7 +36,7 @@ class ParsingOptions(BaseModel):
     )
 
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 """Counts up with each change here or in the chunkers that gives other text or passages for the same bytes."""
 _COSTS = frozenset(
     {"processes", "time_limit_s", "memory_limit_mb", "max_text_chars", "recycle_after", "recycle_rss_mb"}

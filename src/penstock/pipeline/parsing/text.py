@@ -12,10 +12,20 @@ _BOMS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _HIGH_RUNS = re.compile(rb"[\x80-\xff]+")
+_ASCII_LETTERS = re.compile(rb"[A-Za-z]")
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028]")
 _PARAGRAPH_ENDS = re.compile("\u2029")
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
 _SAMPLE_BYTES = 256 * 1024
+_LANGUAGE_BYTES = 32 * 1024
+_LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "iso8859_9")
+_ENCODINGS = (
+    *("gb18030", "big5hkscs", "cp932", "euc_jis_2004", "cp949", "johab", "cp874", "tis_620", "cp1258", "mac_roman"),
+    *("cp1251", "cp1253", "cp1255", "cp1256", "iso8859_5", "iso8859_7", "iso8859_8", "koi8_r", "koi8_u", "cp866"),
+    *_LATIN,
+)
+"""What text files are written in; rarer ones would be guessed wrong more often than right."""
+_ISO_2022_JP = re.compile(rb"\x1b\$[@B]")
 MAX_HEADING_CHARS = 200
 
 
@@ -41,6 +51,8 @@ def decode(data: bytes, declared: str | None = None) -> str:
     for mark, encoding in _BOMS:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
+    if _ISO_2022_JP.search(data, 0, _SAMPLE_BYTES):  # seven bits only, so it would pass for UTF-8
+        return data.decode("iso2022_jp_2004", "replace")
     if b"\x00" not in data[:_SAMPLE_BYTES]:
         try:
             return data.decode("utf-8")
@@ -57,14 +69,35 @@ def _known(encoding: str | None) -> str | None:
 
 
 def _guess(sample: bytes) -> str:
-    """UTF-16 and UTF-32 by their zeros, damaged UTF-8 by its many good characters, else GB18030 or Windows-1252."""
+    """UTF-16 and UTF-32 by their zeros, damaged UTF-8 by its many good characters, else by how languages look."""
     if b"\x00" in sample:
         return _by_zeros(sample)
     damaged = sample.decode("utf-8", "replace").count("\ufffd")
     high_bytes = sum(map(len, _HIGH_RUNS.findall(sample)))
     if damaged * 10 < high_bytes:
         return "utf-8"
-    return "gb18030" if _is_chinese(sample) else "cp1252"
+    return _by_language(sample)
+
+
+def _by_language(sample: bytes) -> str:
+    """By how often byte pairs stand beside each other in the languages of each encoding.
+
+    The detector is loaded when it is first needed: its tables take some 30 MB, and most text is UTF-8.
+    """
+    import chardet  # noqa: PLC0415 - see above
+
+    few = sample[:_LANGUAGE_BYTES]
+    encodings = _LATIN if _is_mostly_ascii(few) else _ENCODINGS
+    found = chardet.detect(few, include_encodings=encodings, prefer_superset=True, compat_names=False)
+    return _known(found["encoding"]) or "cp1252"
+
+
+def _is_mostly_ascii(sample: bytes) -> bool:
+    """Single accents in Latin words: few of the letters are beyond ASCII, and hardly two of them side by side."""
+    runs = _HIGH_RUNS.findall(sample)
+    letters = sum(map(len, runs)) + len(_ASCII_LETTERS.findall(sample))
+    single = sum(len(run) == 1 for run in runs)
+    return sum(map(len, runs)) < 0.3 * letters and single >= 0.7 * len(runs)
 
 
 def _by_zeros(sample: bytes) -> str:
@@ -75,12 +108,3 @@ def _by_zeros(sample: bytes) -> str:
     if zeros[1] + zeros[3] > zeros[0] + zeros[2] and zeros[1] > 0.2:
         return "utf-16-le"
     return "utf-16-be" if zeros[0] > 0.2 else "utf-8"
-
-
-def _is_chinese(sample: bytes) -> bool:
-    """Most non-ASCII characters read as GB18030 are of the common set GB 2312 (a Latin letter with an accent and the
-    byte after it would mostly give a rare one)."""
-    text = sample.decode("gb18030", "ignore")
-    wide = "".join(char for char in text if ord(char) > 0x7F)
-    common = len(wide.encode("gb2312", "ignore")) // 2
-    return bool(wide) and common >= 0.7 * len(wide)
