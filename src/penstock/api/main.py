@@ -15,7 +15,7 @@ from penstock.api.body import BodyLimitMiddleware, EarlyReplyMiddleware
 from penstock.api.context import ContextMiddleware
 from penstock.api.problems import Problem, http_problem, penstock_problem, validation_problem
 from penstock.api.routers import collections, documents, health, jobs, legacy, questions, queues, search, workers
-from penstock.api.schemas import DocumentsUpload
+from penstock.api.schemas import DocumentsUpload, QuestionBody
 from penstock.api.state import ApiState, make_state
 from penstock.app import Services
 from penstock.errors import PenstockError
@@ -92,7 +92,8 @@ def _document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = made()
             _, definitions = models_json_schema(
-                [(DocumentsUpload, "validation"), (Problem, "validation")], ref_template="#/components/schemas/{model}"
+                [(model, "validation") for model in (DocumentsUpload, QuestionBody, Problem)],
+                ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"] |= definitions["$defs"]
             document["components"]["securitySchemes"] = {

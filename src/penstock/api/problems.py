@@ -68,6 +68,11 @@ CODE_STATUS: Mapping[str, int] = {error.code: status for error, status in STATUS
     "content_filtered": 502,
     "no_vision": 502,
     "fetch_failed": 422,
+    "bad_image": 422,
+    "animated_image": 422,
+    "image_too_large": 413,
+    "memory_limit": 422,
+    "parser_crashed": 422,
 }
 """The same by code, for the failures of jobs, which travel as records and have lost their class."""
 

@@ -1,9 +1,11 @@
 """Routes whose JSON bodies are read strictly, and the refusals that every route documents."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,6 +13,8 @@ from penstock.api.json_io import strict_json
 from penstock.api.problems import MEDIA_TYPE, BadBody, Problem, status_of
 from penstock.errors import InvalidInput, UnsupportedMedia
 from penstock.types import JSON
+
+M = TypeVar("M", bound=BaseModel)
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
@@ -47,6 +51,15 @@ def require_json(request: Request) -> None:
     declared = media_type_of(request)
     if declared not in JSON_TYPES and not (declared.startswith("application/") and declared.endswith("+json")):
         raise UnsupportedMedia(f"The Content-Type must be application/json, not {declared[:80]!r}.")
+
+
+def validated(model: type[M], value: JSON) -> M:
+    """A body that is read by hand, checked like those that are not."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**error, "loc": ("body", *error["loc"])} for error in errors]) from exc
 
 
 def media_type_of(request: Request) -> str:

@@ -123,10 +123,29 @@ class QuestionBody(Strict):
     limit: Annotated[int, Field(8, ge=1, le=50, description="How many passages the answer may draw on.")]
     filter: Filter
     stream: Annotated[bool, Field(False, description="Answer as server-sent events.")]
+    image: Annotated[
+        str | None,
+        Field(
+            None,
+            min_length=1,
+            description="An image that the question is about: base64, a `data:` URL, or an http(s) URL. In a form also "
+            "a file.",
+        ),
+    ]
+    image_path: Annotated[
+        str | None,
+        Field(None, min_length=1, description="The same as a file in the server's folder of images, where it has one."),
+    ]
     wait_s: Annotated[
         float, Field(0.0, ge=0, le=3600, description="Wait so long for the answer (the server may wait less).")
     ]
     timeout_s: Timeout
+
+    @model_validator(mode="after")
+    def _one_image(self) -> "QuestionBody":
+        if self.image is not None and self.image_path is not None:
+            raise ValueError("give the image or its path, not both")
+        return self
 
 
 class JobsSelection(Strict):

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import anyio
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +15,7 @@ from penstock.api.auth import Caller
 from penstock.api.candidates import Batch, Candidate, form_batch, text_batch
 from penstock.api.forms import FormReader
 from penstock.api.json_io import reply, strict_json, to_bytes
+from penstock.api.routing import validated
 from penstock.api.schemas import MAX_DOCUMENTS, DocumentsUpload
 from penstock.api.spool import BLOCK_BYTES, Spool
 from penstock.api.state import ApiState
@@ -41,11 +40,7 @@ async def take_form(state: ApiState, caller: Caller, request: Request, key: str 
 
 async def take_json(state: ApiState, caller: Caller, request: Request, key: str | None) -> Response:
     """Documents as text in JSON."""
-    try:
-        body = DocumentsUpload.model_validate(strict_json(await request.body()))
-    except ValidationError as exc:
-        errors = exc.errors(include_url=False, include_input=False, include_context=False)
-        raise RequestValidationError([{**error, "loc": ("body", *error["loc"])} for error in errors]) from exc
+    body = validated(DocumentsUpload, strict_json(await request.body()))
     batch = text_batch(body, state.services.settings.api.max_upload_bytes)
     async with Spool(None, state.spool_limiter) as spool:
         return await _take(state, caller, batch, spool, key)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 import penstock
 from penstock.api.auth import Caller, Reader
-from penstock.api.images import decode_image
+from penstock.api.images import store_image
 from penstock.api.json_io import reply
 from penstock.api.routing import BODY, StrictRoute, refusals
 from penstock.api.schemas import Text
@@ -75,14 +75,14 @@ class LegacyHealth(BaseModel):
 
 @router.post("/api/async/analyze-image", status_code=202, response_model=Task, responses=refusals(*BODY, 507))
 async def analyze_image(body: AnalyzeImage, state: State, caller: Reader) -> Response:
-    """Ask about an image. The image is stored but not read yet: the answer comes from the documents' text alone."""
-    if body.image_url is not None:
-        raise InvalidInput("image_url is not fetched by this server. Send the image itself as image_base64.")
-    if body.image_base64 is None:
-        raise InvalidInput("image_base64 is missing.")
+    """Ask about an image. Where no model that takes pictures is configured, the answer says that it was not read."""
+    if body.image_base64 and body.image_url:
+        raise InvalidInput("There are both image_base64 and image_url. Send one of them.")
+    image = body.image_base64 or body.image_url
+    if not image:
+        raise InvalidInput("image_base64 (or image_url) is missing.")
     _check_length(state, body.query)
-    blob = await state.services.blobs.put(decode_image(body.image_base64))
-    return await _ask(state, caller, body.query, image_sha256=blob.sha256)
+    return await _ask(state, caller, body.query, image_sha256=await store_image(state, image))
 
 
 @router.post("/retrieve", status_code=202, response_model=Task, responses=refusals(*BODY))

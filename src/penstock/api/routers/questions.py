@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.api.answers import QuestionReply
+from penstock.api.asking import REQUEST_BODY, read_question
 from penstock.api.auth import Caller, Reader
 from penstock.api.idempotency import IdempotencyKey
 from penstock.api.json_io import reply
@@ -18,7 +19,6 @@ from penstock.api.schemas import QuestionBody
 from penstock.api.sse import EventStream, event
 from penstock.api.state import ApiState, State
 from penstock.api.waiting import abandon, failed, interactive_job, submit, wait_attended, watch
-from penstock.errors import TooLarge
 from penstock.jobs.base import Enqueued
 from penstock.pipeline.requests import Kind, QuestionRequest
 from penstock.types import Job, JobState
@@ -33,7 +33,7 @@ TIMEOUT_S = 300.0
     "",
     status_code=202,
     response_model=QuestionReply,
-    responses=refusals(404, 409, 502, 504, *BODY)
+    responses=refusals(404, 409, 502, 504, 507, *BODY)
     | {
         200: {
             "model": QuestionReply,
@@ -43,16 +43,17 @@ TIMEOUT_S = 300.0
         },
         202: {"description": "Accepted. The answer will be the result of the job at `Location`."},
     },
+    openapi_extra=REQUEST_BODY,
 )
-async def ask(
-    body: QuestionBody, request: Request, state: State, caller: Reader, idempotency_key: IdempotencyKey = None
-) -> Response:
-    """Ask a question. Answers 202 at once; with `wait_s` the answer comes in the same call, if it is ready in time.
+async def ask(request: Request, state: State, caller: Reader, idempotency_key: IdempotencyKey = None) -> Response:
+    """Ask a question, which may come with an image. Answers 202 at once; with `wait_s` the answer comes in the same
+    call, if it is ready in time.
 
     With `stream` the answer comes as events, in the same call, or, when the client accepts `application/json` only, as
     events of the job. A question that is waited for or streamed is cancelled when its client leaves before the answer.
     """
-    enqueued = await _enqueue(body, state, caller, idempotency_key)
+    body, image_sha256 = await read_question(request, state, caller.tenant)
+    enqueued = await _enqueue(body, image_sha256, state, caller, idempotency_key)
     location = {"location": f"{request.scope.get('root_path', '')}/v1/jobs/{enqueued.job.id}"}
     if body.stream and _takes_events(request):
         return EventStream(_events(state, enqueued), headers=location)
@@ -69,12 +70,11 @@ async def ask(
     return reply(_reply(job), 200 if job.state.final else 202, location)
 
 
-async def _enqueue(body: QuestionBody, state: ApiState, caller: Caller, key: str | None) -> Enqueued:
-    most = state.services.settings.api.max_question_chars
-    if len(body.question) > most:
-        raise TooLarge(f"The question has {len(body.question):,} characters; at most {most:,} are taken.")
-    await state.require_collection(caller.tenant, body.collection)
-    wanted = QuestionRequest(**body.model_dump(include={"collection", "question", "limit", "filter", "stream"}))
+async def _enqueue(
+    body: QuestionBody, image_sha256: str | None, state: ApiState, caller: Caller, key: str | None
+) -> Enqueued:
+    asked = body.model_dump(include={"collection", "question", "limit", "filter", "stream"})
+    wanted = QuestionRequest(**asked, image_sha256=image_sha256)
     job = interactive_job(
         Kind.QUESTION, wanted, tenant=caller.tenant, timeout_s=body.timeout_s or TIMEOUT_S, idempotency_key=key
     )
