@@ -302,7 +302,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A chunk found for a question. `score` in [0, 1] is the fused one; the lanes' raw scores stand beside it."""
+    """A chunk found for a question. `score` in [0, 1] is the fused one; the lanes' raw scores stand beside it.
+
+    Hits come best first: by `rerank_score`, in [0, 1] too, where a reranker had the last word, else by `score`.
+    """
 
     chunk: Chunk
     document_name: str
@@ -346,6 +349,7 @@ class Answer:
     """`text` refers to its citations as [1], [2] …; `found` is False when the documents do not hold the answer.
 
     `timings_ms` has one entry a stage: queue_wait, embed, retrieve, rerank, first_token, generate, total.
+    `degraded`: a part that could be done without has failed (the reranker); the answer stands on what was left.
     """
 
     text: str
@@ -357,3 +361,4 @@ class Answer:
     notes: Sequence[str] = ()
     usage: Usage | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    degraded: bool = False

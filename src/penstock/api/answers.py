@@ -46,6 +46,7 @@ class SearchReply(BaseModel):
     hits: list[Hit]
     collection_version: int
     timings_ms: dict[str, float]
+    degraded: bool = Field(False, description="The reranker failed: the order is that of the search alone.")
 
 
 class QuestionReply(BaseModel):

@@ -76,6 +76,7 @@ class SearchResult:
     hits: Sequence[Hit]
     collection_version: int = 0
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,6 +139,7 @@ class ModelsOptions(BaseModel):
     embedders: Mapping[str, EmbedderOptions] = Field(default_factory=dict, description="embedding models by name")
     rerankers: Mapping[str, RerankerOptions] = Field(default_factory=dict, description="rerankers by name")
     reranker: str = Field("", description="the name of the reranker of collections that name none; empty: none")
+    rerank_s: float = Field(10.0, gt=0, description="a reranker that takes longer is done without")
     aliases: Mapping[str, str] = Field(default_factory=dict, description="further names for embedding models")
     preload: tuple[str, ...] | None = Field(
         None, description="models loaded and warmed before work is taken; null: all that have a name here"

@@ -66,8 +66,8 @@ class Slot(Generic[M]):
         self.open = opener
         self.local = local
         self.model: M | None = None
-        self.opening = asyncio.Lock()
-        self.users = 0
+        self.loading: asyncio.Task[None] | None = None
+        self.users = 0  # those who wait for it included
         self.used_at = 0.0
         self.failures = 0
         self.retry_at = 0.0
@@ -86,7 +86,7 @@ class ModelPool:
     """
 
     def __init__(self, options: ModelsOptions, *, registry: CollectorRegistry | None = None) -> None:
-        self._options = options
+        self.options = self._options = options
         self._metrics = ModelMetrics(registry or CollectorRegistry())
         self._embedders: dict[str, Slot[HeldEmbedder]] = {}
         self._rerankers: dict[str, Slot[HeldReranker]] = {}
@@ -106,9 +106,13 @@ class ModelPool:
     async def __aexit__(self, *_: object) -> None:
         self._closed = True
         self._idle.set()
-        async with self._changing:
-            for slot in self._slots():
-                await self._unload(slot)
+        loading = [(slot.loading, slot.local) for slot in self._slots() if slot.loading is not None]
+        for task, local in loading:
+            if not local:  # a thread that loads a local one cannot be stopped, and ends soon
+                task.cancel()
+        await asyncio.gather(*(task for task, _ in loading), return_exceptions=True)
+        for slot in self._slots():
+            await self._unload(slot)
         for executor in (self._loader, self._executors.interactive, self._executors.bulk):
             executor.shutdown(wait=False, cancel_futures=True)
 
@@ -231,29 +235,40 @@ class ModelPool:
 
     @asynccontextmanager
     async def _keep(self, slot: Slot[M]) -> AsyncIterator[M]:
-        model = slot.ready or await self._load(slot)
-        slot.users += 1  # nothing is awaited since: nobody can have unloaded it
+        slot.users += 1
         try:
-            yield model
+            yield slot.ready or await self._load(slot)
         finally:
             slot.users -= 1
             slot.used_at = time.monotonic()
             self._idle.set()
 
     async def _load(self, slot: Slot[M]) -> M:
-        async with slot.opening:
-            if slot.ready:  # somebody was first
-                return slot.ready
-            self._check_open()
+        """Load it, once for all who ask meanwhile; and on, should all of them be cancelled: the next one asks soon."""
+        self._check_open()
+        if slot.loading is None:
             if slot.error is not None and time.monotonic() < slot.retry_at:
                 raise slot.error.with_traceback(None)
-            if not slot.local:
-                return await self._open(slot)
-            async with self._changing:
-                await self._make_room()
-                return await self._open(slot)
+            slot.loading = asyncio.create_task(self._load_now(slot))
+            slot.loading.add_done_callback(lambda task: self._loaded(slot, task))
+        await asyncio.shield(slot.loading)
+        assert slot.model is not None, "who waits is a user, and what is used is not unloaded"
+        return slot.model
 
-    async def _open(self, slot: Slot[M]) -> M:
+    def _loaded(self, slot: Slot[M], task: asyncio.Task[None]) -> None:
+        slot.loading = None
+        if not task.cancelled():
+            task.exception()  # seen: perhaps nobody waits any more
+
+    async def _load_now(self, slot: Slot[M]) -> None:
+        if not slot.local:
+            await self._open(slot)
+            return
+        async with self._changing:
+            await self._make_room()
+            await self._open(slot)
+
+    async def _open(self, slot: Slot[M]) -> None:
         self._check_open()
         await self._unload(slot)
         try:
@@ -261,15 +276,11 @@ class ModelPool:
         except PenstockError as error:
             self._note_failure(slot, error)
             raise
-        if self._closed and not slot.local:  # closing waits for the local ones only
-            await self._unload(slot)
-            self._check_open()
-        slot.failures, slot.error = 0, None
+        slot.failures, slot.error, slot.used_at = 0, None, time.monotonic()
         info = model.info
         logger.info("loaded %s in %.2f s (%s %s)", slot.name, info.load_s, info.device, info.precision)
         self._metrics.loads.labels(slot.name, "done").inc()
         self._metrics.memory.labels(slot.name).set(info.memory_bytes)
-        return model
 
     def _note_failure(self, slot: Slot[M], error: PenstockError) -> None:
         pause_s = min(self._options.reload_backoff_s * 2**slot.failures, LONGEST_BACKOFF_S)

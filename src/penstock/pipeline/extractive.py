@@ -118,14 +118,19 @@ def _says_more(candidate: _Candidate, wanted: frozenset[str]) -> bool:
     return not candidate.leads and not candidate.own <= wanted
 
 
+def _points(hit: Hit) -> float:
+    """What the order of the hits follows."""
+    return hit.score if hit.rerank_score is None else hit.rerank_score
+
+
 def _rank(candidates: Sequence[_Candidate], wanted: frozenset[str]) -> list[Quote]:
     weights = _rarity(wanted, candidates)
-    top_score = max(one.hit.score for one in candidates) or 1.0
+    top_score = max(_points(one.hit) for one in candidates) or 1.0
     quotes = []
     for one in candidates:
         own = _share(weights, one.own)
         added = _share(weights, one.own | one.before) - own
-        score = OWN * own + BEFORE * added + PASSAGE * one.hit.score / top_score
+        score = OWN * own + BEFORE * added + PASSAGE * _points(one.hit) / top_score
         quotes.append(Quote(one.hit, one.sentence, score))
     return sorted(quotes, key=lambda quote: -quote.score)
 

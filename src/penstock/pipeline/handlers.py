@@ -65,7 +65,12 @@ class Handlers:
         )
         timings.add(found.timings_ms)
         return encode(
-            SearchResult(hits=list(found.hits), collection_version=collection.version, timings_ms=timings.to_dict())
+            SearchResult(
+                hits=list(found.hits),
+                collection_version=collection.version,
+                timings_ms=timings.to_dict(),
+                degraded=found.degraded,
+            )
         )
 
     async def question(self, context: JobContext) -> JSON:
@@ -85,7 +90,8 @@ class Handlers:
         if request.image_sha256 and picture is None:
             answer = await _say_unread(answer, request.question, emit)
         timings.add(answer.timings_ms)
-        return encode(replace(answer, collection_version=collection.version, timings_ms=timings.to_dict()))
+        answer = replace(answer, collection_version=collection.version, degraded=found.degraded)
+        return encode(replace(answer, timings_ms=timings.to_dict()))
 
     async def _query(self, question: str, picture: Picture | None, timings: Timings) -> str:
         """What is searched for: the question, and what its image shows."""

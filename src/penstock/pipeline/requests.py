@@ -20,6 +20,7 @@ class Kind(StrEnum):
     SEARCH = "search"
     QUESTION = "question"
     REINDEX = "reindex"
+    BATCH = "batch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,13 @@ class IngestRequest:
     """Parse, chunk, embed and index one document version. The job's result: `{"chunks": n, "pages": n}`."""
 
     version_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRequest:
+    """Gather a batch: unpack, fetch and walk what it names. The job's result: `{"items": n}`."""
+
+    batch_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +53,7 @@ class SearchResult:
     hits: list[Hit]
     collection_version: int
     timings_ms: dict[str, float]
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

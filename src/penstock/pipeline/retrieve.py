@@ -1,4 +1,4 @@
-"""From a question to the passages that may answer it: embed, search both lanes, fuse, read the texts, weigh them."""
+"""From a question to the passages that may answer it: embed, search both lanes, fuse, read the texts, weigh, rerank."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from penstock.models.base import Embedder, Lane, Role
 from penstock.models.pool import ModelPool
 from penstock.pipeline.evidence import EXAMINED, Examiner
 from penstock.pipeline.fusion import Mode, Ranked, fuse, score
+from penstock.pipeline.rerank import Reranked, RerankStage
 from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import Candidate, IndexQuery, IndexStore, Vector
 from penstock.types import JSON, Collection, Hit
@@ -23,10 +24,14 @@ UNKNOWN_TOKENS = frozenset({"[UNK]", "<unk>"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrieved:
-    """Hits, best first, and the milliseconds of the stages `embed` and `retrieve`."""
+    """Hits, best first, and the milliseconds of the stages `embed`, `retrieve` and, where there is one, `rerank`.
+
+    `degraded`: the collection's reranker failed, and the order is that of the search alone.
+    """
 
     hits: Sequence[Hit]
     timings_ms: Mapping[str, float]
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Retriever:
         self._index = index
         self._pool = pool
         self._examiner = Examiner(Analyzer())
+        self._reranking = RerankStage(pool)
 
     async def retrieve(
         self,
@@ -59,7 +65,8 @@ class Retriever:
     ) -> Retrieved:
         """At most `limit` hits. `filter` is in the language of `penstock.filters`; `InvalidInput` when it is not.
 
-        Passages with the very same text count once while there are others to show.
+        Passages with the very same text count once while there are others to show. Where the collection or the settings
+        name a reranker, it orders the fused ranking; a collection whose `reranker` is `none` has none.
         """
         where = parse_filter(filter)
         if not query.strip():
@@ -67,10 +74,17 @@ class Retriever:
         started = time.perf_counter()
         question = await self._read(collection, query, mode)
         embedded = time.perf_counter()
-        hits = await self._find(collection, question, limit, where)
-        done = time.perf_counter()
-        timings_ms = {"embed": (embedded - started) * 1000, "retrieve": (done - embedded) * 1000}
-        return Retrieved(hits=hits, timings_ms=timings_ms)
+        name = self._reranking.name_for(collection) if mode == "fused" else None
+        reranker = await self._reranking.open(name) if name else None
+        opened = time.perf_counter()
+        hits = await self._find(collection, question, max(limit, reranker.candidates if reranker else 0), where)
+        found = time.perf_counter()
+        timings_ms = {"embed": (embedded - started) * 1000, "retrieve": (found - opened) * 1000}
+        if name is None:
+            return Retrieved(hits=hits, timings_ms=timings_ms)
+        ranked = await self._reranking.order(reranker, query, hits) if reranker else Reranked(hits=hits, degraded=True)
+        timings_ms["rerank"] = (time.perf_counter() - found + opened - embedded) * 1000
+        return Retrieved(hits=_prefer_distinct(ranked.hits, limit), timings_ms=timings_ms, degraded=ranked.degraded)
 
     async def _read(self, collection: Collection, query: str, mode: Mode) -> _Question:
         if mode == "fulltext":
