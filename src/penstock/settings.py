@@ -27,6 +27,7 @@ from penstock.models.generator_options import GeneratorOptions
 from penstock.models.options import ModelsOptions
 from penstock.models.vision import VisionOptions
 from penstock.pipeline.answer import AnswerOptions
+from penstock.pipeline.archives.unpack import ArchiveOptions
 from penstock.pipeline.parsing.options import ParsingOptions
 from penstock.pipeline.pictures import ImageOptions
 from penstock.stores.options import StoresOptions
@@ -55,6 +56,8 @@ class ApiOptions(BaseModel):
     max_question_chars: int = Field(8000, gt=0)
     max_wait_s: float = Field(60.0, gt=0)
     """The longest that a call may wait for its job."""
+    allowed_folders: tuple[Path, ...] = ()
+    """Folders of the server (with all below them) that a batch may name; none: no batch can."""
     cors_origins: tuple[str, ...] = ()
     root_path: str = ""
     """The path under which a reverse proxy serves us."""
@@ -92,6 +95,7 @@ class Settings(BaseSettings):
     models: ModelsOptions = ModelsOptions()
     stores: StoresOptions = StoresOptions()
     parsing: ParsingOptions = ParsingOptions()
+    archives: ArchiveOptions = ArchiveOptions()
     generator: GeneratorOptions = GeneratorOptions()
     vision: VisionOptions = VisionOptions()
     images: ImageOptions = ImageOptions()

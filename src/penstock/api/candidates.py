@@ -1,7 +1,5 @@
 """Which documents a request holds, each of them checked before anything is stored."""
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,12 +14,9 @@ from penstock.api.spool import Spool
 from penstock.errors import InvalidInput, TooLarge
 from penstock.pipeline.intake import DEFAULT_COLLECTION
 from penstock.pipeline.media import HEAD_BYTES, sniff
+from penstock.pipeline.names import clean_name
 from penstock.types import JSON, Priority
 
-NAME_CHARS: Final = 1024
-_SEPARATORS: Final = re.compile(r"[\\/]+")
-_TURNS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-"""Characters that make `exe.fdp` read like `pdf.exe`."""
 _METADATA: Final[TypeAdapter[dict[str, JSON] | list[dict[str, JSON]]]] = TypeAdapter(Metadata | list[Metadata])
 
 
@@ -106,18 +101,6 @@ def _all_good(sources: Sequence[FilePart | NewDocument], checks: Sequence[Candid
     first = bad[0][1]
     more = f" ({len(bad)} of {len(checks)} documents were refused, and none was stored.)" if len(checks) > 1 else ""
     raise InvalidFields(first.message + more, errors, code=first.code, status=status_of(first))
-
-
-def clean_name(name: str) -> str:
-    """A document's name, a mere label: a path without what could lead anywhere else. `InvalidInput` for the rest."""
-    cleaned = "/".join(part for part in _SEPARATORS.split(name) if part not in {"", ".", ".."})
-    if not 0 < len(cleaned) <= NAME_CHARS:
-        raise InvalidInput(f"A document's name has 1 to {NAME_CHARS:,} characters, not {len(cleaned):,}.")
-    if not cleaned.isprintable() and any(
-        unicodedata.category(char) in {"Cc", "Cs"} or unicodedata.bidirectional(char) in _TURNS for char in cleaned
-    ):
-        raise InvalidInput("A document's name must not hold control characters or change the direction of text.")
-    return cleaned
 
 
 def _priority(text: str) -> Priority:

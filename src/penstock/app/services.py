@@ -12,6 +12,7 @@ from penstock.jobs import open_store
 from penstock.jobs.base import JobStore
 from penstock.ledger import open_ledger
 from penstock.ledger.base import Ledger
+from penstock.pipeline.batches import Batches
 from penstock.pipeline.intake import Intake
 from penstock.settings import Settings
 
@@ -26,6 +27,10 @@ class Services:
     blobs: BlobStore
     intake: Intake
     fetcher: Fetcher
+
+    @property
+    def batches(self) -> Batches:
+        return Batches(self.ledger, self.jobs, self.intake)
 
 
 @asynccontextmanager

@@ -18,13 +18,16 @@ from penstock.models.generator_options import GeneratorOptions
 from penstock.models.openai_generator import OpenAIGenerator
 from penstock.models.pool import ModelPool
 from penstock.pipeline.answer import Answerer
+from penstock.pipeline.batch_sources import Sources
 from penstock.pipeline.content_cache import ContentCache
+from penstock.pipeline.gather import Gatherer
 from penstock.pipeline.handlers import Handlers
 from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.ingest import IngestOptions, Ingestor
 from penstock.pipeline.intake import IntakeOptions
 from penstock.pipeline.parsing import ParserPool
 from penstock.pipeline.pictures import Pictures
+from penstock.pipeline.requests import Kind
 from penstock.pipeline.retrieve import Retriever
 from penstock.pipeline.upkeep import Upkeep, UpkeepOptions
 from penstock.settings import Settings
@@ -51,8 +54,13 @@ async def run_worker(
     `kinds` None: all. Raises what the stores and models raise while they are opened; then nothing was leased.
     """
     await stop.install()
-    async with open_services(settings) as services, open_engines(settings) as engines:
-        handlers = make_handlers(services, engines).by_kind()
+    async with (
+        open_services(settings) as services,
+        open_engines(settings) as engines,
+        open_sources(services) as sources,
+    ):
+        gatherer = Gatherer(services.ledger, services.jobs, sources)
+        handlers = {**make_handlers(services, engines).by_kind(), Kind.BATCH: gatherer.handle}
         worker = Worker(
             services.jobs,
             {kind: handler for kind, handler in handlers.items() if kinds is None or kind in kinds},
@@ -135,6 +143,19 @@ def make_handlers(services: Services, engines: Engines) -> Handlers:
         retriever=Retriever(services.ledger, engines.index, engines.models),
         answerer=Answerer(engines.generator, services.settings.answer, reader=engines.reader),
         pictures=Pictures(services.blobs, engines.drawers, engines.reader, services.settings.images),
+    )
+
+
+def open_sources(services: Services) -> Sources:
+    """What a batch may be made of, as the settings allow."""
+    settings = services.settings
+    return Sources(
+        ledger=services.ledger,
+        blobs=services.blobs,
+        fetcher=services.fetcher,
+        archives=settings.archives,
+        allowed_folders=settings.api.allowed_folders,
+        spool_folder=settings.data_dir if settings.data_dir.is_dir() else None,
     )
 
 

@@ -142,6 +142,10 @@ class JobStore(ABC):
             total += await self._cancel([job.id for job in jobs])
         return total
 
+    async def cancel_many(self, job_ids: Sequence[str]) -> int:
+        """Cancel those of these jobs that are queued or running; returns how many. Unknown ids are ignored."""
+        return await self._cancel(job_ids) if job_ids else 0
+
     async def retry(self, job_id: str, *, tenant: str | None = None) -> Job:
         """Queue a failed or cancelled job again, with all its attempts renewed and without its deadline.
 

@@ -13,7 +13,7 @@ from penstock.errors import Conflict, NotFound, Overloaded
 from penstock.ids import new_id
 from penstock.jobs.base import JobFilter, JobStore
 from penstock.ledger.base import Accepted, Ledger, NewVersion
-from penstock.pipeline.requests import IngestRequest, Kind, decode, encode
+from penstock.pipeline.requests import BatchRequest, IngestRequest, Kind, decode, encode
 from penstock.types import (
     DEFAULT_TENANT,
     JSON,
@@ -126,6 +126,10 @@ class Intake:
         job = await self._jobs.cancel(job_id, tenant=tenant)
         if job.kind == Kind.INGEST and (job.cancel_requested or job.state is JobState.CANCELLED):
             await self._ledger.cancel_version(decode(IngestRequest, job.payload).version_id)
+        if job.kind == Kind.BATCH and (job.cancel_requested or job.state is JobState.CANCELLED):
+            await self._jobs.cancel_many(
+                await self._ledger.batches.cancel(job.tenant, decode(BatchRequest, job.payload).batch_id)
+            )
         return job
 
     async def retry(self, job_id: str, *, tenant: str | None = None) -> Job:

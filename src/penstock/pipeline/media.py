@@ -73,6 +73,7 @@ _SIGNATURES = (
     (b"{\\rtf", RTF),
 )
 _ZIP = b"PK\x03\x04"
+_EMPTY_ZIP = b"PK\x05\x06"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _HTML_START = re.compile(
@@ -104,6 +105,23 @@ def sniff(name: str, head: bytes, declared: str | None = None) -> str:
             "Convert it first."
         )
     return found
+
+
+def archive_kind(name: str, head: bytes) -> str | None:
+    """`zip` or `tar` (packed or not) for a file that is to be unpacked; None for one that is a document, or neither.
+
+    A zip is taken for a document where its name or its head says so: Office files are zips too.
+    """
+    suffix = PurePath(name).suffix.lower()
+    if head.startswith((_ZIP, _EMPTY_ZIP)):
+        if suffix == ".zip":
+            return "zip"
+        return None if suffix in EXTENSIONS or _zip_type(head, None) else "zip"
+    if head[257:262] == b"ustar" or (suffix == ".tar" and len(head) >= 512):
+        return "tar"
+    if head.startswith(b"\x1f\x8b") and name.lower().endswith((".tar.gz", ".tgz")):
+        return "tar"
+    return None
 
 
 def _plain_type(declared: str | None) -> str | None:

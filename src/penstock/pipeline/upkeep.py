@@ -1,9 +1,10 @@
 """What keeps the stores saying the same without anyone's help: reconcile, purge, sweep, tidy.
 
-- reconcile: every pending version of the ledger must have a live job; one whose job is lost (Redis flushed, a crash
-  between ledger and queue) is enqueued again, one whose job ended without it takes over the job's end.
+- reconcile: every pending version and every batch being gathered must have a live job; one whose job is lost (Redis
+  flushed, a crash between ledger and queue) is enqueued again, one whose job ended without it takes over the job's end.
 - purge: versions that were deleted or replaced leave the index, then the ledger.
-- sweep: blobs that no version refers to any more leave the blob store, a day after they were last put.
+- sweep: blobs that nothing refers to any more leave the blob store, a day after they were last put; the record of old
+  batches is dropped.
 - tidy: the index engine merges its small files and indexes fresh rows.
 """
 
@@ -17,6 +18,8 @@ from penstock.blobs.base import BlobStore
 from penstock.errors import NotFound, PenstockError
 from penstock.jobs.base import JobStore
 from penstock.ledger.base import Garbage, Ledger, VersionWork
+from penstock.ledger.batch_records import BatchWork
+from penstock.pipeline.batches import batch_job
 from penstock.pipeline.intake import IntakeOptions, ingest_job
 from penstock.stores.base import IndexStore
 from penstock.types import Failure, Job, JobState, Priority
@@ -33,6 +36,8 @@ class UpkeepOptions:
     sweep_every_s: float = 3600.0
     blob_age_s: float = 24 * 3600.0
     """An upload puts its blob first and refers to it later; putting it again makes it young again."""
+    batch_age_s: float = 30 * 24 * 3600.0
+    """How long one can ask what became of a batch."""
     tidy_every_s: float = 2.0
     """Cheap when nothing was written; fresh rows are searched slowly until they are indexed."""
 
@@ -83,8 +88,13 @@ class Upkeep:
             for work in page:
                 mended += await self._reconcile_one(work)
             after = page[-1].version_id
+        after = ""
+        while batches := await self._ledger.batches.gathering(after=after):
+            for batch in batches:
+                mended += await self._reconcile_batch(batch)
+            after = batches[-1].batch_id
         if mended:
-            logger.warning("%d document(s) had no live job and were taken care of", mended)
+            logger.warning("%d document(s) or batch(es) had no live job and were taken care of", mended)
         return mended
 
     async def purge(self) -> int:
@@ -108,6 +118,7 @@ class Upkeep:
             if len(batch) == BLOBS_A_LOOK:
                 swept += await self._sweep(batch)
                 batch = []
+        await self._ledger.batches.forget(older_than_s=self._options.batch_age_s)
         return swept + await self._sweep(batch)
 
     async def _sweep(self, sha256s: Sequence[str]) -> int:
@@ -127,6 +138,17 @@ class Upkeep:
         if not job.state.final:
             return False
         return await self._take_over_end(work, job)
+
+    async def _reconcile_batch(self, batch: BatchWork) -> bool:
+        try:
+            job = await self._jobs.get(batch.job_id)
+        except NotFound:
+            await self._jobs.enqueue([batch_job(batch.batch_id, batch.job_id, batch.tenant)])
+            return True
+        if not job.state.final:
+            return False
+        lost = Failure(code="lost", message="The job ended before all was gathered. Retry the batch: it goes on there.")
+        return await self._ledger.batches.close(batch.batch_id, job.error or lost)
 
     async def _take_over_end(self, work: VersionWork, job: Job) -> bool:
         """The job ended and the version did not: its worker died too often, ran out of time, or was cancelled."""

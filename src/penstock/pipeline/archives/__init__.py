@@ -1,0 +1,1 @@
+"""Archives to files, in processes that may be killed."""
