@@ -48,7 +48,7 @@ class EventStream(Response):
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        lock = anyio.Lock()
+        lock = anyio.Lock(fast_acquire=True)  # else every event would go once more around the event loop
 
         async def write(data: bytes) -> None:
             async with lock:

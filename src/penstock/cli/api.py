@@ -6,8 +6,8 @@ import typer
 import uvloop
 
 from penstock.api.server import run_api
-from penstock.app.lifeline import StopSignal, say_ready
-from penstock.cli.process import DataDir, Host, Port, Supervised, exit_on_error, run, start
+from penstock.app.lifeline import StopSignal
+from penstock.cli.process import DataDir, Host, Port, Supervised, exit_on_error, ready, run, start
 
 
 def api(
@@ -21,5 +21,5 @@ def api(
     settings = start({"data_dir": data_dir, "api": {"host": host, "port": port}})
     stop = StopSignal(supervised=supervised)
     with exit_on_error():
-        main = run_api(settings, fd=fd, stop=stop, started=lambda: say_ready(supervised=supervised))
+        main = run_api(settings, fd=fd, stop=stop, started=lambda: ready(supervised=supervised))
         run(main, uvloop.new_event_loop)

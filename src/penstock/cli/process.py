@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from penstock.app.garbage import settle
+from penstock.app.lifeline import say_ready
 from penstock.errors import PenstockError
 from penstock.observability.logs import set_up_logs
 from penstock.settings import PREFIX, Settings, load_settings, unknown_variables
@@ -41,6 +43,12 @@ def run(main: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.Abstrac
     """
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)
+
+
+def ready(*, supervised: bool) -> None:
+    """This process can do its work: what it has loaded for that will stay."""
+    settle()
+    say_ready(supervised=supervised)
 
 
 @contextmanager

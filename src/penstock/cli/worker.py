@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from penstock.app.lifeline import StopSignal, say_ready
+from penstock.app.lifeline import StopSignal
 from penstock.app.worker import run_worker
-from penstock.cli.process import DataDir, Supervised, exit_on_error, run, start
+from penstock.cli.process import DataDir, Supervised, exit_on_error, ready, run, start
 from penstock.ids import new_id
 
 
@@ -27,6 +27,6 @@ def worker(
                 worker_id=worker_id or new_id("wrk"),
                 kinds=frozenset(kinds.split(",")) if kinds else None,
                 stop=stop,
-                started=lambda: say_ready(supervised=supervised),
+                started=lambda: ready(supervised=supervised),
             )
         )

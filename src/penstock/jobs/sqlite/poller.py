@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -17,9 +17,10 @@ from penstock.types import JobEvent
 
 logger = logging.getLogger(__name__)
 
-_ACTIVE_S = 0.001
-_IDLE_S = 0.005
-_ACTIVE_FOR_S = 0.25
+_PAUSES_S = ((0.25, 0.001), (5.0, 0.005), (float("inf"), 0.01))
+"""How often the file is looked at, by the time since there was news or somebody began to wait for some: a server that
+idles costs 1 % of a core."""
+
 _FAILED_S = 0.5
 _BATCH = 2000
 
@@ -48,6 +49,7 @@ class Poller:
         self._loop = asyncio.get_running_loop()
         self._kick = threading.Event()
         self._closing = False
+        self._eager_at = time.monotonic()
         self._version = -1
         self._next_due: float | None = None
         self._last: int | None = None  # the newest event told; None: not following events
@@ -55,7 +57,12 @@ class Poller:
         self._thread.start()
 
     def kick(self) -> None:
-        """Look now: this process has written, or somebody here has begun to wait."""
+        """Look now: this process has written."""
+        self._kick.set()
+
+    def attend(self) -> None:
+        """Look now and often: somebody here has begun to wait."""
+        self._eager_at = time.monotonic()
         self._kick.set()
 
     def close(self) -> None:
@@ -65,12 +72,11 @@ class Poller:
         self._cx.close()
 
     def _run(self) -> None:
-        active_until = 0.0
         while not self._closing:
             try:
-                if self._look():
-                    active_until = time.monotonic() + _ACTIVE_FOR_S
-                pause = _ACTIVE_S if time.monotonic() < active_until else _IDLE_S
+                self._look()
+                quiet_s = time.monotonic() - self._eager_at
+                pause = next(pause for since_s, pause in _PAUSES_S if quiet_s < since_s)
             except sqlite3.Error:
                 logger.warning("the jobs file could not be looked at; trying again", exc_info=True)
                 pause = _FAILED_S
@@ -80,8 +86,8 @@ class Poller:
             self._kick.wait(pause if waited_for else None)
             self._kick.clear()
 
-    def _look(self) -> bool:
-        """Tell what is new; whether anything was."""
+    def _look(self) -> None:
+        """Tell what is new."""
         version = self._cx.execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
         self._version = version
@@ -92,17 +98,21 @@ class Poller:
             self._last = None
         if self._wakeups.doorbells:
             self._ring(changed)
-        return bool(changed)
+
+    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
+        """On the event loop. More is likely to come soon."""
+        self._eager_at = time.monotonic()
+        self._loop.call_soon_threadsafe(what, *arguments)
 
     def _follow(self) -> None:
         """Push the new events. Who begins to follow is first sent to the store: it may have missed some."""
         if self._last is None:
             self._last = self._cx.execute(_NEWEST).fetchone()[0]
-            self._loop.call_soon_threadsafe(self._wakeups.missed)
+            self._tell(self._wakeups.missed)
             return
         while pushed := read(self._cx, _EVENTS, (self._last,), list[_Pushed]):
             self._last = pushed[-1].n
-            self._loop.call_soon_threadsafe(self._push, pushed)
+            self._tell(self._push, pushed)
             if len(pushed) < _BATCH:
                 return
 
@@ -116,9 +126,9 @@ class Poller:
             self._next_due = self._cx.execute(_DUE).fetchone()[0]
             cancelled = read(self._cx, _CANCELLED, (), list[str])
             if cancelled:
-                self._loop.call_soon_threadsafe(self._wakeups.cancelled, cancelled)
+                self._tell(self._wakeups.cancelled, cancelled)
             if ready:
-                self._loop.call_soon_threadsafe(self._wakeups.ready)
+                self._tell(self._wakeups.ready)
         if self._next_due is not None and self._next_due <= self._clock.wall():
             self._next_due = None
-            self._loop.call_soon_threadsafe(self._wakeups.ready)
+            self._tell(self._wakeups.ready)

@@ -72,7 +72,7 @@ class SqliteStore(JobStore):
             self._readers.shutdown(wait=False)
             raise
         self._poller = Poller(schema.connect(self._path), self.wakeups, self._clock)
-        self.wakeups.begun = self._poller.kick
+        self.wakeups.begun = self._poller.attend
         self._writer = Writer(cx, self._path, self._poller.kick, sync=self.durable)
 
     async def _close(self) -> None:
