@@ -43,6 +43,16 @@ def test_an_answer_for_people(cli: Any, examples: Path) -> None:
     assert "total" in result.err
 
 
+def test_an_image_that_no_model_can_see_is_said_to_be_unread(cli: Any, examples: Path, tmp_path: Path) -> None:
+    image = tmp_path / "sign.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    result = cli("ask", "How long is body camera footage kept before it is erased?", "--image", str(image))
+    assert "31 days" in result.out
+    assert result.out.count("The image was not read") == 1
+    assert "not read" not in result.err
+    assert cli("ask", "Why?", "--image", str(tmp_path / "missing.png")).status == 2
+
+
 def test_search_shows_passages_with_their_place(cli: Any, examples: Path) -> None:
     result = cli("search", "water level at which the underpass is closed", "--limit", "3")
     assert "operations-handbook.pdf, page" in result.out

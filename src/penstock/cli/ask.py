@@ -1,12 +1,14 @@
 """`penstock ask`"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from penstock.cli.output import CollectionName, Json, Url, exit_codes, one_line, print_json, say, timings
 from penstock.client import Client
+from penstock.errors import InvalidInput
 from penstock.types import Answer, Citation
 
 
@@ -14,6 +16,10 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question, in any language that the documents speak.")],
     collection: CollectionName = "default",
     limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages the answer may draw on.")] = 8,
+    image: Annotated[
+        str | None,
+        typer.Option(help="An image that the question is about: a file, or a URL that the server may fetch."),
+    ] = None,
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the answer.")] = 120.0,
     url: Url = "",
     as_json: Json = False,
@@ -24,15 +30,29 @@ def ask(
     """
     with exit_codes(as_json=as_json), Client(url) as client:
         if as_json:
-            print_json(client.ask(question, collection=collection, limit=limit, timeout_s=timeout_s))
+            answer = client.ask(question, collection=collection, limit=limit, image=_image(image), timeout_s=timeout_s)
+            print_json(answer)
             return
         told = ""
-        for piece in client.ask_stream(question, collection=collection, limit=limit, timeout_s=timeout_s):
+        pieces = client.ask_stream(
+            question, collection=collection, limit=limit, image=_image(image), timeout_s=timeout_s
+        )
+        for piece in pieces:
             if isinstance(piece, str):
                 typer.echo(piece, nl=False)
                 told += piece
             else:
                 _end(piece, told)
+
+
+def _image(image: str | None) -> Path | str | None:
+    """A URL as it is, and anything else as a file, which must be there."""
+    if image is None or image.startswith(("http://", "https://")):
+        return image
+    path = Path(image)
+    if not path.is_file():
+        raise InvalidInput(f"There is no file {image!r}. Give the path of an image, or an http(s) URL.")
+    return path
 
 
 def _end(answer: Answer, told: str) -> None:
@@ -43,13 +63,17 @@ def _end(answer: Answer, told: str) -> None:
         typer.echo("\n" + "\n".join(citation_lines(answer.citations)))
     say(f"\n{timing_line(answer)}")
     for note in answer.notes:
-        say(note)
+        if note not in answer.text:
+            say(note)
 
 
 def citation_lines(citations: Sequence[Citation]) -> list[str]:
     """`[1] code.pdf, page 3, Chapter 5` and the quote below it."""
     lines = []
     for citation in citations:
+        if citation.kind == "image":
+            lines.append("[image] the image of the question")
+            continue
         page = f", page {citation.page}" if citation.page else ""
         heading = f", {' › '.join(citation.headings)}" if citation.headings else ""
         lines += [f"[{citation.number}] {citation.document_name}{page}{heading}", f"    “{one_line(citation.quote)}”"]

@@ -1,7 +1,9 @@
 """Verbs that ask: search, ask, and ask with the answer as it is written."""
 
+import base64
 from collections.abc import Generator
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -16,6 +18,9 @@ from penstock.client.sse import EventReader
 from penstock.client.verb import stream_verb, verb
 from penstock.errors import DeadlineExceeded, PenstockError, ProviderError
 from penstock.types import JSON, Answer, Job, JobState
+
+Image: TypeAlias = bytes | Path | str
+"""An image's bytes, the file that holds it, or its URL (http, https, or `data:`)."""
 
 LONGEST_WAIT_S = 55.0
 """What one request may wait at most; below the idle time-outs of common proxies (60 s)."""
@@ -55,11 +60,15 @@ class QuestionVerbs:
         collection: str = DEFAULT_COLLECTION,
         limit: int = 8,
         filter: JSON = None,  # noqa: A002 - the name of the field
+        image: Image | None = None,
         timeout_s: float = 120.0,
     ) -> Flow[Answer]:
-        """The answer with its citations. Raises what the job failed with, `DeadlineExceeded` after the time."""
+        """The answer with its citations. Raises what the job failed with, `DeadlineExceeded` after the time.
+
+        `image` is what the question is about: bytes, a file, or a URL that the server may fetch.
+        """
         wait_s = min(timeout_s, LONGEST_WAIT_S)
-        body = _body(question, collection, limit, filter, timeout_s) | {"wait_s": wait_s}
+        body = _body(question, collection, limit, filter, image, timeout_s) | {"wait_s": wait_s}
         call = Call(method="POST", path="/v1/questions", json=body, timeout_s=wait_s + self.options.timeout_s)
         reply = yield from request(self.options, call, QuestionReply)
         if reply.answer is not None:
@@ -75,6 +84,7 @@ class QuestionVerbs:
         collection: str = DEFAULT_COLLECTION,
         limit: int = 8,
         filter: JSON = None,  # noqa: A002 - the name of the field
+        image: Image | None = None,
         timeout_s: float = 120.0,
     ) -> Stream[str | Answer]:
         """Pieces of the answer's text as they are written, then the whole `Answer`.
@@ -82,7 +92,7 @@ class QuestionVerbs:
         Survives broken connections and workers that die: then only pieces that continue the text so far are told. (When
         a second try turns out other words, the `Answer` is what counts.)
         """
-        body = _body(question, collection, limit, filter, timeout_s) | {"stream": True}
+        body = _body(question, collection, limit, filter, image, timeout_s) | {"stream": True}
         call = Call(method="POST", path="/v1/questions", json=body)
         text = StreamedText()
         for _ in range(self.options.attempts):
@@ -128,14 +138,24 @@ def _follow(
     return (yield from get_job(options, reader.job_id))
 
 
-def _body(question: str, collection: str, limit: int, filter_: JSON, timeout_s: float) -> dict[str, JSON]:
-    return {
+def _body(
+    question: str, collection: str, limit: int, filter_: JSON, image: Image | None, timeout_s: float
+) -> dict[str, JSON]:
+    body = {
         "question": question,
         "collection": collection,
         "limit": limit,
         "filter": filter_,
         "timeout_s": timeout_s,
     }
+    return body if image is None else body | {"image": _image(image)}
+
+
+def _image(image: Image) -> str:
+    if isinstance(image, str):
+        return image
+    data = image.read_bytes() if isinstance(image, Path) else image
+    return base64.b64encode(data).decode()
 
 
 def _answer(job: Job, timeout_s: float) -> Answer:
