@@ -8,7 +8,19 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from penstock.jobs.base import QueueStats
-from penstock.types import Answer, Chunk, Collection, Document, Failure, Hit, Job, JobState, WorkerInfo
+from penstock.types import (
+    Answer,
+    Batch,
+    BatchItem,
+    Chunk,
+    Collection,
+    Document,
+    Failure,
+    Hit,
+    Job,
+    JobState,
+    WorkerInfo,
+)
 
 
 class Collections(BaseModel):
@@ -39,6 +51,27 @@ class DocumentWithJob(BaseModel):
 class Chunks(BaseModel):
     chunks: list[Chunk]
     cursor: str | None
+
+
+class Batches(BaseModel):
+    batches: list[Batch]
+    cursor: str | None
+
+
+class BatchItems(BaseModel):
+    items: list[BatchItem]
+    cursor: str | None
+
+
+class BatchChanged(BaseModel):
+    batch: Batch
+    documents: int = Field(description="How many documents are ingested again.")
+    gathering: bool = Field(description="Whether what could not be gathered is tried again.")
+
+
+class DocumentsDeleted(BaseModel):
+    matched: int = Field(description="How many documents match.")
+    deleted: int = Field(description="How many were deleted; 0 for a dry run.")
 
 
 class SearchReply(BaseModel):
@@ -72,6 +105,27 @@ class Queues(BaseModel):
 
 class Workers(BaseModel):
     workers: list[WorkerInfo]
+
+
+class Model(BaseModel):
+    """In the shape of OpenAI's list, and what collections want to know."""
+
+    id: str = Field(description="What a collection names as its embedding model or reranker.")
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "penstock"
+    kind: Literal["embedding", "rerank"]
+    engine: str
+    model: str = Field(description="The hub repository, the folder's name, or the provider's name for it.")
+    dimensions: int = Field(description="As the settings say; 0: all that the model has.")
+    default: bool = Field(description="Used by collections that name none.")
+    preloaded: bool
+    workers: int = Field(description="How many ready workers had it loaded when they began.")
+
+
+class Models(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
 
 
 class Readiness(BaseModel):

@@ -14,13 +14,25 @@ from penstock.api.auth import OPEN_PATHS, AuthMiddleware
 from penstock.api.body import BodyLimitMiddleware, EarlyReplyMiddleware
 from penstock.api.context import ContextMiddleware
 from penstock.api.problems import Problem, http_problem, penstock_problem, validation_problem
-from penstock.api.routers import collections, documents, health, jobs, legacy, questions, queues, search, workers
-from penstock.api.schemas import DocumentsUpload, QuestionBody
+from penstock.api.routers import (
+    batches,
+    collections,
+    documents,
+    health,
+    jobs,
+    legacy,
+    models,
+    questions,
+    queues,
+    search,
+    workers,
+)
+from penstock.api.schemas import BatchUpload, DocumentsUpload, QuestionBody
 from penstock.api.state import ApiState, make_state
 from penstock.app import Services
 from penstock.errors import PenstockError
 
-ROUTERS = (collections, documents, search, questions, jobs, queues, workers, health, legacy)
+ROUTERS = (collections, documents, batches, search, questions, jobs, queues, workers, models, health, legacy)
 
 DESCRIPTION = """
 Ask questions about documents and images, with citations. Uploads and questions are jobs: a 202 means that it is on disk
@@ -92,7 +104,7 @@ def _document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = made()
             _, definitions = models_json_schema(
-                [(model, "validation") for model in (DocumentsUpload, QuestionBody, Problem)],
+                [(model, "validation") for model in (BatchUpload, DocumentsUpload, QuestionBody, Problem)],
                 ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"] |= definitions["$defs"]

@@ -36,7 +36,10 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """A loaded model. `memory_bytes` is what its weights take, `load_s` from the first file read to warm."""
+    """A loaded model. `memory_bytes` is what its weights take, `load_s` from the first file read to warm.
+
+    `told` tells what else its vectors depend on: the same name may mean another model after a change of the settings.
+    """
 
     name: str
     kind: str
@@ -46,6 +49,7 @@ class ModelInfo:
     precision: str
     memory_bytes: int
     load_s: float
+    told: str = ""
 
 
 class Embedder(ABC):
@@ -71,6 +75,18 @@ class Embedder(ABC):
 
         A text longer than `info.max_tokens` counts with its first `max_tokens` tokens. No texts give shape (0, dim).
         A cancelled call leaves the queue at once. Raises Unavailable when the model is closed or its engine fails.
+        """
+
+
+class ImageEmbedder(Embedder):
+    """Texts and images to vectors of one space: what an image shows is near to the words for it."""
+
+    @abstractmethod
+    async def embed_images(self, images: Sequence[bytes], *, lane: Lane = Lane.INTERACTIVE) -> Vectors:
+        """One L2-normalised vector an image file, in order: shape (len(images), dimensions), float32.
+
+        Of an animation the first picture counts. Raises TooLarge, UnsupportedMedia or InvalidInput for an image that
+        is refused, Unavailable when the model is closed or its engine fails.
         """
 
 

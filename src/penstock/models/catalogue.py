@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from penstock.models.options import (
     DEFAULT,
@@ -12,6 +14,7 @@ from penstock.models.options import (
     RemoteOptions,
     RerankerOptions,
 )
+from penstock.models.weights import looks_like_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,11 @@ class ModelEntry:
     local: bool = True
     default: bool = False
     preloaded: bool = False
+
+    @property
+    def shown(self) -> str:
+        """`model` for callers from outside: of a folder its name alone."""
+        return Path(self.model).name if self.local and looks_like_path(self.model) else self.model
 
 
 def catalogue(options: ModelsOptions) -> Sequence[ModelEntry]:
@@ -72,4 +80,4 @@ def _reranker(name: str, spec: RerankerOptions, options: ModelsOptions) -> Model
 
 def _model(spec: EmbedderOptions | RerankerOptions) -> str:
     """Where it is: a provider's name may be that of a model here."""
-    return f"{spec.model} at {spec.base_url}" if isinstance(spec, RemoteOptions) else spec.model
+    return f"{spec.model} at {urlsplit(spec.base_url).hostname}" if isinstance(spec, RemoteOptions) else spec.model

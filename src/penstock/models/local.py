@@ -26,6 +26,8 @@ def load_embedder(name: str, spec: LocalEmbedderOptions, options: ModelsOptions)
     prefixes = chosen_prefixes(loaded.recipe.prefixes, query=spec.query_prefix, passage=spec.passage_prefix)
     return replace(
         loaded,
-        info=replace(loaded.info, name=name, dimensions=spec.dimensions or own),
+        info=replace(
+            loaded.info, name=name, dimensions=spec.dimensions or own, told=f"{spec.model}|{prefixes.passage}"
+        ),
         recipe=msgspec.structs.replace(loaded.recipe, prefixes=prefixes),
     )

@@ -84,6 +84,7 @@ class RemoteEmbedder(Embedder):
             precision="",
             memory_bytes=0,
             load_s=load_s,
+            told=f"{self._options.base_url}|{self._options.model}|{self._prefixes.passage}",
         )
 
     @property

@@ -99,7 +99,8 @@ class ContentKeys:
 
     def __init__(self, embedder: Embedder) -> None:
         info = embedder.info
-        identity = [info.name, info.dimensions, info.max_tokens, info.precision, Role.PASSAGE, _files(embedder)]
+        which = [info.name, info.told, info.dimensions, info.max_tokens, info.precision]
+        identity = [*which, Role.PASSAGE, _files(embedder)]
         self._model = hashlib.blake2b(_encode(identity), digest_size=16)
         self._tokenizer = _digest(embedder.tokenizer_file.read_bytes())
 

@@ -9,6 +9,8 @@ from penstock.api.json_io import reply
 from penstock.api.routing import BODY, StrictRoute, refusals
 from penstock.api.schemas import NewCollection
 from penstock.api.state import State
+from penstock.errors import InvalidInput
+from penstock.models.options import NO_RERANKER, ModelsOptions
 from penstock.types import Collection
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=StrictRoute)
@@ -16,9 +18,20 @@ router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=S
 
 @router.post("", status_code=201, response_model=Collection, responses=refusals(409, *BODY))
 async def create_collection(body: NewCollection, state: State, caller: Writer) -> Response:
-    """Make a collection."""
+    """Make a collection. Its models are named as `/v1/models` lists them."""
+    require_models(body, state.services.settings.models)
     collection = await state.services.ledger.create_collection(caller.tenant, body.name, body.options())
     return reply(collection, 201)
+
+
+def require_models(body: NewCollection, options: ModelsOptions) -> None:
+    """`InvalidInput` for a model that the settings do not name: a caller must not make workers load what they like."""
+    if body.embedding_model not in options.embedder_names:
+        names = ", ".join(options.embedder_names)
+        raise InvalidInput(f"There is no embedding model {body.embedding_model!r} here. There are: {names}.")
+    if body.reranker not in {None, NO_RERANKER, *options.rerankers}:
+        names = ", ".join((*options.rerankers, NO_RERANKER))
+        raise InvalidInput(f"There is no reranker {body.reranker!r} here. There are: {names}.")
 
 
 @router.get("", response_model=Collections, responses=refusals())

@@ -1,0 +1,122 @@
+"""`/v1/models`, and collections that name models."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from penstock.api.main import create_app
+from penstock.app import Services
+from penstock.jobs import WorkerOptions
+from penstock.jobs.worker import JobContext, Worker
+from penstock.models.options import ModelsOptions
+from penstock.types import JSON
+
+MODELS = ModelsOptions.model_validate(
+    {
+        "embedding": "small",
+        "embedders": {
+            "small": {"model": "/srv/models/small-zh", "dimensions": 128},
+            "cloud": {"engine": "openai", "base_url": "https://u:p@api.example/v1", "api_key": "sk-x", "model": "e3"},
+        },
+        "rerankers": {"cross": {"model": "owner/cross"}},
+        "aliases": {"old": "small"},
+        "reranker": "cross",
+        "preload": ["default"],
+    }
+)
+
+
+async def _no_work(_: JobContext) -> JSON:
+    return None
+
+
+async def _warm() -> Sequence[str]:
+    return ["small"]
+
+
+@pytest.fixture
+async def named(services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    """A server with these models, and one worker that has loaded the small one."""
+    changed = replace(services, settings=services.settings.model_copy(update={"models": MODELS}))
+    running = Worker(services.jobs, {"search": _no_work}, WorkerOptions(grace_s=0.1), warm=_warm)
+    transport = httpx.ASGITransport(create_app(changed))
+    client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
+    async with client, asyncio.TaskGroup() as group:
+        group.create_task(running.run())
+        yield client
+        running.stop()
+
+
+async def test_models_are_listed_by_the_names_that_collections_use(named: httpx.AsyncClient, until: Any) -> None:
+    async def listed() -> dict[str, Any]:
+        reply = (await named.get("/v1/models")).json()
+        assert reply["object"] == "list"
+        return {model["id"]: model for model in reply["data"]}
+
+    async def loaded() -> bool:
+        return bool((await listed())["small"]["workers"] == 1)
+
+    await until(loaded)
+    models = await listed()
+    assert list(models) == ["default", "small", "cloud", "old", "cross"]
+    assert {name: model["workers"] for name, model in models.items() if model["workers"]} == {
+        "default": 1,
+        "small": 1,
+        "old": 1,
+    }
+    assert models["small"]["model"] == "small-zh"  # the folder's place is nobody's business
+    assert models["small"]["dimensions"] == 128
+    assert models["cloud"]["model"] == "e3 at api.example"
+    assert [name for name, model in models.items() if model["default"]] == ["default", "cross"]
+    assert [name for name, model in models.items() if model["preloaded"]] == ["default", "small", "old"]
+    assert models["cross"]["kind"] == "rerank"
+
+
+async def test_nothing_secret_is_listed(named: httpx.AsyncClient) -> None:
+    text = (await named.get("/v1/models")).text
+    assert not any(secret in text for secret in ("sk-x", "u:p", "/srv"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"embedding_model": "/etc"}, "There are: default, small, cloud, old"),
+        ({"embedding_model": "owner/anything"}, "no embedding model"),
+        ({"reranker": "other"}, "There are: cross, none"),
+    ],
+)
+async def test_only_models_of_the_settings_may_be_named(
+    named: httpx.AsyncClient, options: dict[str, str], said: str
+) -> None:
+    refused = await named.post("/v1/collections", json={"name": "c", **options})
+    assert refused.status_code == 422
+    assert said in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("options", [{"embedding_model": "cloud"}, {"reranker": "none"}, {"reranker": "cross"}])
+async def test_models_of_the_settings_are_kept(named: httpx.AsyncClient, options: dict[str, str]) -> None:
+    made = await named.post("/v1/collections", json={"name": "c", **options})
+    assert made.status_code == 201
+    assert options.items() <= made.json()["options"].items()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reranker": "nobody"},
+        {"embedders": {"default": {"model": "m"}}},
+        {"embedders": {"a": {"model": "m"}}, "rerankers": {"a": {"model": "m"}}},
+        {"embedders": {"a": {"engine": "openai", "model": "m"}}},
+        {"embedders": {"a": {"engine": "openai", "model": "m", "base_url": "ftp://x"}}},
+        {"embedders": {"a": {"model": ""}}},
+        {"embedders": {"a": {"model": "m", "base_url": "http://x/v1"}}},
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ModelsOptions.model_validate(wrong)
