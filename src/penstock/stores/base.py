@@ -1,8 +1,9 @@
 """The contract of the index: vectors and full-text postings of chunks, derived from the ledger and rebuilt from it.
 
 Guarantees of every engine:
-- `upsert` and `delete` are on disk when they return (where the engine has a disk), whole or not at all, and every later
-  `search` and `count` of this process sees them; other processes see them within `freshness_s`.
+- `upsert` and `delete` are on disk when they return (where the engine has a disk), and every later `search` and `count`
+  of this process sees them; other processes see them within `freshness_s`. One that fails changed nothing where the
+  engine is `atomic`, else perhaps a part; the same call again mends it.
 - A chunk id is there once, however often and by however many tasks it is upserted; the last write wins.
 - A collection that was never created, or was dropped, is empty for `search`, `count` and `delete`; `upsert` into it is
   `NotFound`.
@@ -87,10 +88,14 @@ class IndexStore(ABC):
 
     durable: ClassVar[bool]
     """Rows outlive the process."""
+    atomic: ClassVar[bool] = False
+    """`upsert` and `delete` happen whole or not at all."""
     exact: ClassVar[bool]
     """Vector search is exact at every size; else approximate above some thousand rows."""
     shared: ClassVar[bool]
     """Several processes may open the same index at once."""
+    exact_bm25: ClassVar[bool] = True
+    """BM25's scores are the very ones of `bm25`; else close to them, in much the same order."""
     freshness_s: ClassVar[float] = 0.0
     """How long another process's write may take to be seen."""
 
@@ -131,9 +136,14 @@ class IndexStore(ABC):
 
     @abstractmethod
     async def delete(
-        self, collection_id: str, *, version_ids: Sequence[str] = (), document_ids: Sequence[str] = ()
+        self,
+        collection_id: str,
+        *,
+        version_ids: Sequence[str] = (),
+        document_ids: Sequence[str] = (),
+        where: Filter | None = None,
     ) -> None:
-        """Deletes every row of these versions and of these documents."""
+        """Deletes every row of these versions, of these documents, and every one that passes the filter."""
 
     @abstractmethod
     async def search(self, collection_id: str, query: IndexQuery) -> LaneHits:

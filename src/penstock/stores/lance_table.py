@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from penstock.filters import Filter
 from penstock.stores.base import Candidate, IndexQuery, LaneHits, Vector
 from penstock.stores.lance_errors import retry_commit
 from penstock.stores.lance_filter import any_of, to_sql
@@ -59,13 +60,17 @@ class LanceTable:
             await retry_commit(partial(merge.execute, batch))
             self.last_write = time.monotonic()
 
-    async def delete(self, version_ids: Sequence[str], document_ids: Sequence[str]) -> None:
-        """Deletes in commits of at most `IDS_A_DELETE` ids."""
+    async def delete(
+        self, version_ids: Sequence[str], document_ids: Sequence[str], where: Filter | None = None
+    ) -> None:
+        """Deletes in commits of at most `IDS_A_DELETE` ids, and one more for the filter."""
         async with self.writing:
             for column, ids in (("version_id", version_ids), ("document_id", document_ids)):
                 for start in range(0, len(ids), IDS_A_DELETE):
                     clause = any_of(column, ids[start : start + IDS_A_DELETE])
                     await retry_commit(partial(self.handle.delete, clause))
+            if where is not None:
+                await retry_commit(partial(self.handle.delete, to_sql(where)))
             self.last_write = time.monotonic()
 
     async def search(self, query: IndexQuery, terms: list[str]) -> LaneHits:

@@ -11,6 +11,7 @@ import lancedb
 from lancedb.index import FTS
 
 from penstock.errors import DataError, NotFound, Unavailable
+from penstock.filters import Filter
 from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import IndexQuery, IndexRow, IndexStore, LaneHits
 from penstock.stores.lance_errors import lance_errors
@@ -35,11 +36,12 @@ class LanceIndex(IndexStore):
     """One table a collection. Writers of one collection take turns within the process; searches never wait for them."""
 
     durable: ClassVar[bool] = True
+    atomic: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     shared: ClassVar[bool] = True
 
-    def __init__(self, folder: str, options: StoresOptions) -> None:
-        self._folder = Path(folder)
+    def __init__(self, url: str, options: StoresOptions) -> None:
+        self._folder = Path(url.removeprefix("lancedb://"))
         self._options = options
         self._analyzer = Analyzer()
         self.tables: dict[str, LanceTable] = {}
@@ -52,7 +54,10 @@ class LanceIndex(IndexStore):
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise DataError(f"The index folder {self._folder} cannot be used: {exc.strerror}") from exc
-        session = lancedb.Session(index_cache_size_bytes=self._options.cache_mb << 20)
+        session = lancedb.Session(
+            index_cache_size_bytes=self._options.cache_mb << 20,
+            metadata_cache_size_bytes=self._options.metadata_cache_mb << 20,
+        )
         with lance_errors(f"open the index in {self._folder}"):
             self._database = await lancedb.connect_async(
                 str(self._folder), read_consistency_interval=timedelta(0), session=session
@@ -109,13 +114,18 @@ class LanceIndex(IndexStore):
             await table.upsert(batch)
 
     async def delete(
-        self, collection_id: str, *, version_ids: Sequence[str] = (), document_ids: Sequence[str] = ()
+        self,
+        collection_id: str,
+        *,
+        version_ids: Sequence[str] = (),
+        document_ids: Sequence[str] = (),
+        where: Filter | None = None,
     ) -> None:
         table = await self._table(collection_id)
         if table is None:
             return
         with lance_errors(f"remove rows of collection {collection_id}"):
-            await table.delete(version_ids, document_ids)
+            await table.delete(version_ids, document_ids, where)
 
     async def search(self, collection_id: str, query: IndexQuery) -> LaneHits:
         table = await self._table(collection_id)

@@ -7,10 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from penstock.errors import DataError, NotFound
-from penstock.filters import matches
+from penstock.filters import Filter, matches
 from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import Candidate, IndexQuery, IndexRow, IndexStore, LaneHits, Vector
 from penstock.stores.bm25 import Postings
+from penstock.stores.options import StoresOptions
 from penstock.stores.vectors import check_dimensions, stack
 
 
@@ -42,10 +43,11 @@ class MemoryIndex(IndexStore):
     """Rows live until the store is closed."""
 
     durable: ClassVar[bool] = False
+    atomic: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     shared: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, url: str = "memory://", options: StoresOptions | None = None) -> None:  # noqa: ARG002
         self._collections: dict[str, _Collection] = {}
         self._analyzer = Analyzer()
 
@@ -78,14 +80,20 @@ class MemoryIndex(IndexStore):
             collection.put(row, self._analyzer.index_terms(row.text))
 
     async def delete(
-        self, collection_id: str, *, version_ids: Sequence[str] = (), document_ids: Sequence[str] = ()
+        self,
+        collection_id: str,
+        *,
+        version_ids: Sequence[str] = (),
+        document_ids: Sequence[str] = (),
+        where: Filter | None = None,
     ) -> None:
         collection = self._collections.get(collection_id)
         if collection is None:
             return
         versions, documents = frozenset(version_ids), frozenset(document_ids)
         for row in list(collection.rows.values()):
-            if row.version_id in versions or row.document_id in documents:
+            passes = where is not None and matches(where, row.metadata)
+            if passes or row.version_id in versions or row.document_id in documents:
                 collection.remove(row.chunk_id)
 
     async def search(self, collection_id: str, query: IndexQuery) -> LaneHits:

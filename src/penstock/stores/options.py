@@ -1,10 +1,10 @@
 """What can be set about the index."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class StoresOptions(BaseModel):
-    """Options of the embedded index engine."""
+    """Options of the index: `api_key` of servers, the rest of the embedded engine (LanceDB)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,3 +19,8 @@ class StoresOptions(BaseModel):
     """How long deleted rows and old index files stay on disk for searches of other processes that still read them."""
     cache_mb: int = Field(default=512, ge=16)
     """Memory for index pages."""
+
+    metadata_cache_mb: int = Field(default=64, ge=4)
+    """LanceDB: what it remembers of its files, a gigabyte at most if left to itself. Ingest leaves much of it behind."""
+    api_key: SecretStr = SecretStr("")
+    """Key or token of an index server: Qdrant, Milvus, Chroma."""
