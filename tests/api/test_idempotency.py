@@ -9,6 +9,7 @@ import pytest
 
 from penstock.api.main import create_app
 from penstock.app import Services
+from penstock.errors import Overloaded
 from penstock.jobs.base import JobFilter
 
 
@@ -57,8 +58,28 @@ async def test_an_upload_whose_answer_was_lost_is_the_same_job_when_sent_again_t
     restarted = create_app(services)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(restarted), base_url="http://localhost") as other:
         again = await other.post("/v1/documents", **sent)
-    assert again.json()["documents"][0]["job_id"] == first.json()["documents"][0]["job_id"]
+        sent_other = {"documents": [{"name": "a.txt", "text": "something else"}]}
+        conflict = await other.post("/v1/documents", json=sent_other, headers=sent["headers"])
+    assert again.text == first.text
+    assert conflict.status_code == 409
     assert await services.jobs.count(JobFilter()) == 1
+
+
+async def test_a_refused_upload_leaves_its_key_free(
+    services: Services, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: Sequence[object]) -> None:
+        raise Overloaded("full", retry_after_s=3)
+
+    def upload(text: str) -> Any:
+        body = {"documents": [{"name": "a.txt", "text": text}]}
+        return client.post("/v1/documents", json=body, headers={"idempotency-key": "k1"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.jobs, "enqueue", refuse)
+        refused = await upload("one")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "3")
+    assert (await upload("two")).status_code == 202
 
 
 @pytest.mark.case(2)

@@ -53,7 +53,7 @@ def make_state(services: Services) -> ApiState:
         authenticator=Authenticator(services.ledger, api.host, api.cors_origins),
         metrics=ApiMetrics(),
         watchers=Watchers(),
-        replies=Replies(),
+        replies=Replies(services.ledger.replies),
         collections=TtlCache(ttl_s=COLLECTION_CACHE_S, max_entries=4096),
         spool_limiter=anyio.CapacityLimiter(SPOOL_THREADS),
     )

@@ -103,9 +103,9 @@ async def _put(state: ApiState, candidate: Candidate, spool: Spool) -> Upload:
     )
 
 
-def _fingerprint(batch: Batch, uploads: Sequence[Upload]) -> bytes:
+def _fingerprint(batch: Batch, uploads: Sequence[Upload]) -> str:
     content = [batch.collection, batch.priority, *([up.name, up.sha256, up.metadata] for up in uploads)]
-    return hashlib.blake2b(to_bytes(content), digest_size=16).digest()
+    return hashlib.blake2b(to_bytes(content), digest_size=16).hexdigest()
 
 
 def _accepted_reply(accepted: Sequence[Accepted]) -> Response:

@@ -21,6 +21,7 @@ from penstock.types import JSON, Chunk, Collection, CollectionOptions, Document,
 if TYPE_CHECKING:
     from penstock.ledger.batch_book import BatchBook
     from penstock.ledger.generation_book import GenerationBook
+    from penstock.ledger.reply_book import ReplyBook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,7 @@ class Ledger(ABC):
 
     batches: "BatchBook"
     generations: "GenerationBook"
+    replies: "ReplyBook"
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -15,8 +15,17 @@ Step = Callable[[Connection], None]
 
 def _batches_generations_notes(conn: Connection) -> None:
     """1 → 2. The tables as they were then, whatever `schema` says today."""
+    _run(conn, _STEP_2)
+
+
+def _replies(conn: Connection) -> None:
+    """2 → 3."""
+    _run(conn, _STEP_3)
+
+
+def _run(conn: Connection, statements: str) -> None:
     key = 'TEXT COLLATE "C"' if conn.dialect.name == "postgresql" else "TEXT"
-    for statement in _STEP_2.format(key=key).split(";"):
+    for statement in statements.format(key=key).split(";"):
         conn.exec_driver_sql(statement)
 
 
@@ -79,7 +88,20 @@ CREATE TABLE ledger_batch_items (
 )
 """
 
-STEPS: Sequence[Step] = (_batches_generations_notes,)
+_STEP_3 = """
+CREATE TABLE ledger_replies (
+    tenant {key} NOT NULL,
+    key {key} NOT NULL,
+    fingerprint {key} NOT NULL,
+    status INTEGER,
+    body TEXT,
+    expires_at DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (tenant, key)
+);
+CREATE INDEX ledger_replies_by_age ON ledger_replies (expires_at)
+"""
+
+STEPS: Sequence[Step] = (_batches_generations_notes, _replies)
 
 
 def migrate(conn: Connection, name: str, steps: Sequence[Step] = STEPS) -> None:

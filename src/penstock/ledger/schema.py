@@ -1,6 +1,6 @@
 """The ledger's tables. Portable SQL: what only one engine can do stays in that engine's file.
 
-    collections 1 ─ n documents 1 ─ n versions 1 ─ n chunks            api_keys            ledger_schema
+    collections 1 ─ n documents 1 ─ n versions 1 ─ n chunks            api_keys   replies   ledger_schema
                 1 ─ n generations
                 1 ─ n batches   1 ─ n batch_sources, batch_items
 
@@ -242,3 +242,16 @@ batch_items = Table(
     Column("error", _Json),
 )
 """`error`: it was refused, and there is no version. `created` is 0 where the document was there, or on its way."""
+
+replies = Table(
+    "ledger_replies",
+    metadata,
+    Column("tenant", _Key, primary_key=True),
+    Column("key", _Key, primary_key=True),
+    Column("fingerprint", _Key, nullable=False),
+    Column("status", Integer),
+    Column("body", Text),
+    Column("expires_at", Double, nullable=False),
+)
+"""Answers to requests with an `Idempotency-Key`; `status` and `body` null: being worked on."""
+Index("ledger_replies_by_age", replies.c.expires_at)

@@ -8,6 +8,7 @@ from penstock.ledger.base import Accepted, ApiKey, DocumentPage, Found, Garbage,
 from penstock.ledger.batch_book import BatchBook
 from penstock.ledger.database import Database
 from penstock.ledger.generation_book import GenerationBook
+from penstock.ledger.reply_book import ReplyBook
 from penstock.types import Chunk, Collection, CollectionOptions, Document, DocumentStatus, Failure
 
 
@@ -19,6 +20,7 @@ class SqlLedger(Ledger):
         self._clock = clock
         self.batches = BatchBook(database, clock)
         self.generations = GenerationBook(database, clock)
+        self.replies = ReplyBook(database, clock)
 
     async def open(self) -> None:
         await self._database.open()
