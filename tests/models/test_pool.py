@@ -11,9 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from penstock.errors import ConfigError, MissingDependency, Unavailable
-from penstock.models.base import Lane
+from penstock.models.base import Lane, Role
 from penstock.models.embedder import LocalEmbedder
-from penstock.models.options import DEFAULT_MODEL, ModelsOptions
+from penstock.models.options import DEFAULT_MODEL, LocalEmbedderOptions, ModelsOptions
 from penstock.models.pool import ModelPool
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -166,3 +166,76 @@ async def test_preload_warms_what_the_options_name(
     assert set(infos) == set(folders[:2])
     assert all(info.load_s > 0 and info.memory_bytes > 0 for info in infos.values())
     assert caplog.text.count("loaded ") >= 2
+
+
+async def test_a_load_whose_callers_are_gone_goes_on(
+    small_pool: ModelPool, folders: list[str], registry: CollectorRegistry
+) -> None:
+    callers = [asyncio.create_task(small_pool.embedder()) for _ in range(20)]
+    await asyncio.sleep(0)
+    for caller in callers[:19]:
+        caller.cancel()
+    embedder = await callers[19]
+    assert (await embedder.embed(["w1"])).shape == (1, 16)
+    assert loads(registry, folders[0]) == 1
+    gone = asyncio.create_task(small_pool.embedder(folders[1]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert (await (await small_pool.embedder(folders[1])).embed(["w1"])).shape == (1, 16)
+    assert loads(registry, folders[1]) == 1
+
+
+async def test_one_place_is_enough_for_many(options: ModelsOptions, folders: list[str]) -> None:
+    """Each waits for the others' turn to end; nobody's model is taken away before it was used."""
+    async with ModelPool(options.model_copy(update={"max_loaded": 1})) as pool:
+
+        async def ask(number: int) -> None:
+            async with pool.use(folders[number % 3]) as model:
+                assert (await model.embed(["w1"])).shape == (1, 16)
+
+        await asyncio.gather(*(ask(number) for number in range(30)))
+        assert len(pool.infos()) == 1
+
+
+async def test_fewer_dimensions_are_the_first_ones_at_length_one(options: ModelsOptions, folders: list[str]) -> None:
+    small = LocalEmbedderOptions(model=folders[0], dimensions=6)
+    async with ModelPool(options.model_copy(update={"embedders": {"small": small}, "precision": "f32"})) as pool:
+        whole, first = await pool.embedder(folders[0]), await pool.embedder("small")
+        texts = ["w1 w2", "w3", "w4 w5 w6"]
+        full, short = await whole.embed(texts), await first.embed(texts)
+        many = await first.embed(texts * 50, lane=Lane.BULK)
+    assert (first.info.name, first.info.dimensions, short.shape) == ("small", 6, (3, 6))
+    want = full[:, :6] / np.linalg.norm(full[:, :6], axis=1, keepdims=True)
+    assert short == pytest.approx(want, abs=1e-5)
+    assert many[120] == pytest.approx(want[0], abs=1e-5)
+    assert whole.info.told != first.info.told or whole.info.name != first.info.name
+
+
+@pytest.mark.case(20)
+async def test_more_dimensions_than_there_are_keep_the_worker_from_starting(
+    options: ModelsOptions, folders: list[str]
+) -> None:
+    wide = LocalEmbedderOptions(model=folders[0], dimensions=17)
+    async with ModelPool(options.model_copy(update={"embedders": {"wide": wide}, "embedding": "wide"})) as pool:
+        with pytest.raises(ConfigError, match=r"has 16 dimensions, the settings ask for 17 .*embedders\.wide"):
+            await pool.preload()
+
+
+async def test_all_that_have_a_name_are_preloaded_as_far_as_there_is_room(
+    options: ModelsOptions, folders: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    named = {f"m{number}": LocalEmbedderOptions(model=folder) for number, folder in enumerate(folders)}
+    changes = {"embedders": named, "embedding": "m1", "max_loaded": 2}
+    async with ModelPool(options.model_copy(update=changes)) as pool:
+        await pool.preload()
+        assert [info.name for info in pool.infos()] == ["m1", "m0"]
+    assert "m2 is not preloaded" in caplog.text
+
+
+async def test_prefixes_of_the_settings_count(options: ModelsOptions, folders: list[str]) -> None:
+    prefixed = LocalEmbedderOptions(model=folders[0], query_prefix="w7 ", passage_prefix="w8 ")
+    changes = {"embedders": {"prefixed": prefixed}, "precision": "f32"}
+    async with ModelPool(options.model_copy(update=changes)) as pool:
+        plain, model = await pool.embedder(folders[0]), await pool.embedder("prefixed")
+        for role, text in ((Role.QUERY, "w7 w1"), (Role.PASSAGE, "w8 w1")):
+            assert await model.embed(["w1"], role=role) == pytest.approx(await plain.embed([text]), abs=1e-6)

@@ -91,7 +91,13 @@ def test_prompts_in_the_files_go_before_known_ones(tmp_path: Path) -> None:
         ("intfloat/multilingual-e5-large-instruct", "Instruct: ", ""),
         ("BAAI/bge-small-en-v1.5", "Represent this sentence", ""),
         ("BAAI/bge-large-zh", "为这个句子", ""),
+        ("BAAI/bge-small-zh-v1.5", "为这个句子生成表示以用于检索相关文章：", ""),
         ("BAAI/bge-m3", "", ""),
+        ("intfloat/multilingual-e5-large", "query: ", "passage: "),
+        ("Qwen/Qwen3-Embedding-0.6B", "Instruct: ", ""),
+        ("mixedbread-ai/mxbai-embed-large-v1", "Represent this sentence", ""),
+        ("Snowflake/snowflake-arctic-embed-l-v2.0", "query: ", ""),
+        ("nomic-embed-text", "search_query: ", "search_document: "),
         ("sentence-transformers/all-MiniLM-L6-v2", "", ""),
     ],
 )
