@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Final, cast
 
 import anyio
@@ -11,13 +13,17 @@ from starlette.responses import Response
 from penstock.api.problems import failure_problem
 from penstock.api.sse import unless_gone
 from penstock.api.state import ApiState
-from penstock.errors import DeadlineExceeded, Unavailable
+from penstock.errors import DeadlineExceeded, NotFound, Unavailable
 from penstock.jobs.base import Enqueued
 from penstock.pipeline.requests import Kind, encode
 from penstock.types import Failure, Job, JobEvent, JobState, NewJob, Priority
 
 GRACE_S: Final = 0.5
 """How much longer than its deadline a job is waited for, so that its own failure is what the caller sees."""
+
+LOST: Final = Failure(
+    code="lost", message="The job store lost this job before it ended (it was wiped or set back). Ask again."
+)
 
 
 def interactive_job(
@@ -44,14 +50,26 @@ def watch(state: ApiState, job_id: str, *, after: int = 0) -> AsyncGenerator[Job
     return cast("AsyncGenerator[JobEvent, None]", state.services.jobs.watch(job_id, after=after))
 
 
+def lost(job: Job) -> Job:
+    """What a job that was accepted comes to when its store knows it no more."""
+    return replace(job, state=JobState.FAILED, error=LOST)
+
+
 async def wait_attended(state: ApiState, request: Request, enqueued: Enqueued, wait_s: float) -> Job | None:
-    """The job when it is final, or as it is after `wait_s`; None when the client left.
+    """The job when it is final, failed as `lost` too, or as it is after `wait_s`; None when the client left.
 
     A job that nobody else wants is cancelled when its client leaves.
     """
     job_id = enqueued.job.id
+
+    async def wait() -> Job:
+        try:
+            return await state.services.jobs.wait(job_id, timeout_s=wait_s)
+        except NotFound:
+            return lost(enqueued.job)
+
     with state.watchers.watching(job_id, created=enqueued.created):
-        job = await unless_gone(request.receive, lambda: state.services.jobs.wait(job_id, timeout_s=wait_s))
+        job = await unless_gone(request.receive, wait)
         if job is None:
             await abandon(state, job_id)
         elif not job.state.final:
@@ -62,7 +80,7 @@ async def wait_attended(state: ApiState, request: Request, enqueued: Enqueued, w
 async def abandon(state: ApiState, job_id: str) -> None:
     """Cancels a job that its last watcher, who calls this, is leaving; also while that is being cancelled itself."""
     if state.watchers.alone(job_id):
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), suppress(NotFound):
             await state.services.intake.cancel(job_id)
         state.metrics.abandoned.inc()
 

@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 
 from penstock.app.child import Child
+from penstock.app.restarts import Restarts
 from penstock.errors import Conflict, PenstockError
 from penstock.ids import new_id
 from penstock.jobs import open_store
 from penstock.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-FIRST_PAUSE_S, LONGEST_PAUSE_S, HEALTHY_AFTER_S = 0.2, 10.0, 30.0
-"""A child that dies is restarted after a pause that doubles, from the start again once one lived long enough."""
 
 KILL_AFTER_S = 5.0
 """How much longer than the worker's own grace a stop may take."""
@@ -72,24 +70,24 @@ class Supervisor:
 
     async def _keep(self, child: Child, ready: asyncio.Event, worker_id: str | None = None) -> None:
         """Starts the child again and again until we stop."""
-        pause_s = FIRST_PAUSE_S
+        restarts = Restarts()
         while not self._stopping.is_set():
             await child.start()
+            ready_at = None
             if await child.ready():
+                ready_at = time.monotonic()
                 ready.set()
             status = await child.ended()
             if self._stopping.is_set():
                 break
             if not ready.is_set():
                 raise StartError(f"The {child.role} process ended with status {status} before it was ready.")
-            if time.monotonic() - child.started_at > HEALTHY_AFTER_S:
-                pause_s = FIRST_PAUSE_S
+            pause_s = restarts.pause_s(ready_for_s=0.0 if ready_at is None else time.monotonic() - ready_at)
             logger.error("The %s process ended (status %d); starting it again in %.1f s", child.role, status, pause_s)
             child.kill()  # what it started and left behind
             if worker_id is not None:
                 await self._give_back(worker_id)
             await self._pause(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         ready.set()
 
     async def _give_back(self, worker_id: str) -> None:

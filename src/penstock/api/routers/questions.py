@@ -1,7 +1,7 @@
 """`/v1/questions`: answers with citations; at once, later, or as they are written."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from fastapi import APIRouter
@@ -18,7 +18,8 @@ from penstock.api.routing import BODY, EVENTS, StrictRoute, refusals
 from penstock.api.schemas import QuestionBody
 from penstock.api.sse import EventStream, event
 from penstock.api.state import ApiState, State
-from penstock.api.waiting import abandon, failed, interactive_job, submit, wait_attended, watch
+from penstock.api.waiting import abandon, failed, interactive_job, lost, submit, wait_attended, watch
+from penstock.errors import NotFound
 from penstock.jobs.base import Enqueued
 from penstock.pipeline.requests import Kind, QuestionRequest
 from penstock.types import Job, JobState
@@ -86,16 +87,20 @@ async def _events(state: ApiState, enqueued: Enqueued) -> AsyncGenerator[bytes, 
     job_id, last, ended = enqueued.job.id, 0, False
     with state.watchers.watching(job_id, created=enqueued.created):
         try:
-            async with aclosing(watch(state, job_id)) as events:
-                async for one in events:
-                    last = one.seq
-                    if one.type != "state":
-                        yield event(one.type, {**one.data, "attempt": one.attempt}, event_id=one.seq)
+            with suppress(NotFound):
+                async with aclosing(watch(state, job_id)) as events:
+                    async for one in events:
+                        last = one.seq
+                        if one.type != "state":
+                            yield event(one.type, {**one.data, "attempt": one.attempt}, event_id=one.seq)
             ended = True
         finally:
             if not ended:
                 await abandon(state, job_id)
-    job = await state.services.jobs.get(job_id)
+    try:
+        job = await state.services.jobs.get(job_id)
+    except NotFound:
+        job = lost(enqueued.job)
     yield event("answer" if job.state is JobState.SUCCEEDED else "error", _reply(job), event_id=last)
 
 
