@@ -6,13 +6,15 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
 READY_LINE = b"ready\n"
 """What a supervised process writes to its stdout once it can do its work."""
+
+MALLOC = {"MALLOC_ARENA_MAX": "2"}
+"""glibc keeps what threads gave back in up to eight arenas a core, and a worker has dozens of threads."""
 
 
 class Child:
@@ -30,19 +32,17 @@ class Child:
         self._environ = environ
         self._fds = fds
         self._process: asyncio.subprocess.Process | None = None
-        self.started_at = 0.0
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        self.started_at = time.monotonic()
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=dict(self._environ),
+            env={**MALLOC, **self._environ},
             pass_fds=self._fds,
             start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone, which stops us in order
         )
