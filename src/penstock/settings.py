@@ -58,6 +58,10 @@ class ApiOptions(BaseModel):
     """The longest that a call may wait for its job."""
     allowed_folders: tuple[Path, ...] = ()
     """Folders of the server (with all below them) that a batch may name; none: no batch can."""
+    rate_limit_per_minute: int = Field(0, ge=0)
+    """Requests of one API key that an api process takes in a minute, a sixth of them at once; 0: no limit."""
+    max_connections: int = Field(10_000, ge=1)
+    """Open connections of an api process, event streams among them; whoever comes on top gets a 503 at once."""
     cors_origins: tuple[str, ...] = ()
     root_path: str = ""
     """The path under which a reverse proxy serves us."""

@@ -14,6 +14,7 @@ from penstock.api.auth import OPEN_PATHS, AuthMiddleware
 from penstock.api.body import BodyLimitMiddleware, EarlyReplyMiddleware
 from penstock.api.context import ContextMiddleware
 from penstock.api.problems import Problem, http_problem, penstock_problem, validation_problem
+from penstock.api.rates import RateLimiter, RateLimitMiddleware
 from penstock.api.routers import (
     batches,
     collections,
@@ -86,8 +87,13 @@ def _layers(state: ApiState) -> list[Middleware]:
     return [
         *layers,
         Middleware(AuthMiddleware, authenticator=state.authenticator),
+        *_rate_limit(api.rate_limit_per_minute),
         Middleware(BodyLimitMiddleware, max_bytes=api.max_request_bytes, max_json_bytes=api.max_body_json_bytes),
     ]
+
+
+def _rate_limit(per_minute: int) -> list[Middleware]:
+    return [Middleware(RateLimitMiddleware, limiter=RateLimiter(per_minute))] if per_minute else []
 
 
 def _build_routes(app: FastAPI) -> None:

@@ -53,6 +53,7 @@ async def run_api(settings: Settings, *, fd: int | None, stop: StopSignal, start
             access_log=False,
             server_header=False,
             backlog=2048,
+            limit_concurrency=settings.api.max_connections,
             loop="none",
             timeout_graceful_shutdown=STREAMS_END_WITHIN_S,
             root_path=settings.api.root_path,
