@@ -61,16 +61,21 @@ class Blocks:
     def embedding(self, ids: Node, name: str) -> Node:
         return op.gather(self.weight(f"{name}.weight"), ids, integers([0]))
 
-    def attention(self, query: Node, key: Node, value: Node, bias: Node) -> Node:
-        """Scaled dot-product attention of (B, S, H) projections; `bias` broadcasts to (B, A, S, S)."""
+    def attention(self, query: Node, key: Node, value: Node, bias: Node = None, *, causal: bool = False) -> Node:
+        """Scaled dot-product attention of (B, S, H) projections; `bias` broadcasts to (B, A, S, S).
+
+        `causal`: a token sees itself and those before it.
+        """
         heads = [op.transpose(op.reshape(x, self._heads, True), integers([0, 2, 1, 3])) for x in (query, key, value)]
-        mixed = op.scaled_dot_product_attention(*heads, bias)
+        mixed = op.scaled_dot_product_attention(*heads, bias, causal=causal)
         return op.reshape(op.transpose(mixed, integers([0, 2, 1, 3])), self._hidden, True)
 
 
 def activation(x: Node, name: str) -> Node:
     if name == "relu":
         return op.relu(x)
+    if name == "quick_gelu":
+        return op.swish(x, op.constant(np.float32(1.702)))
     if name not in ACTIVATIONS:
         raise ConfigError(f"The activation {name!r} of this model is not supported.")
     return op.gelu(x, ACTIVATIONS[name])

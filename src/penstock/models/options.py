@@ -61,6 +61,16 @@ class LocalRerankerOptions(BaseModel):
     candidates: int = Field(32, ge=1, le=400, description="passages that are weighed for a question, at least")
 
 
+class ImageEmbedderOptions(BaseModel):
+    """A CLIP model that runs in the worker: texts and images in one space."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["auto", "openvino", "torch"] = Field("auto", description="auto: what fits the device")
+    model: str = Field(min_length=1, description="ViT-B/32, ViT-B/16, ViT-L/14, a folder or a hub repository")
+    max_pixels: int = Field(50_000_000, gt=0, description="of an image, width times height; larger ones are refused")
+
+
 class RemoteOptions(BaseModel):
     """A model behind HTTP: who, and how long it may take."""
 
@@ -138,6 +148,9 @@ class ModelsOptions(BaseModel):
     )
     embedders: Mapping[str, EmbedderOptions] = Field(default_factory=dict, description="embedding models by name")
     rerankers: Mapping[str, RerankerOptions] = Field(default_factory=dict, description="rerankers by name")
+    image_embedders: Mapping[str, ImageEmbedderOptions] = Field(
+        default_factory=dict, description="CLIP models by name, for collections that find images"
+    )
     reranker: str = Field("", description="the name of the reranker of collections that name none; empty: none")
     rerank_s: float = Field(10.0, gt=0, description="a reranker that takes longer is done without")
     aliases: Mapping[str, str] = Field(default_factory=dict, description="further names for embedding models")
@@ -165,6 +178,8 @@ class ModelsOptions(BaseModel):
             raise ValueError(f"`{DEFAULT}` is what `embedding` says; give the model another name and set `embedding`")
         if twice := sorted(self.embedders.keys() & self.rerankers.keys()):
             raise ValueError(f"an embedder and a reranker are both called {', '.join(twice)}")
+        if shared := sorted(self.image_embedders.keys() & {DEFAULT, *self.embedders, *self.rerankers, *self.aliases}):
+            raise ValueError(f"an image embedder and another model are both called {', '.join(shared)}")
         if self.reranker and self.reranker not in self.rerankers:
             raise ValueError(f"reranker: {self.reranker!r} is not one of `rerankers`")
         return self
@@ -185,5 +200,6 @@ class ModelsOptions(BaseModel):
 
     @property
     def preloaded(self) -> Sequence[str]:
-        """The names that are loaded before work is taken; rerankers among them."""
-        return (DEFAULT, *self.embedders, *self.rerankers) if self.preload is None else self.preload
+        """The names that are loaded before work is taken; rerankers and image embedders among them."""
+        named = (DEFAULT, *self.embedders, *self.rerankers, *self.image_embedders)
+        return named if self.preload is None else self.preload

@@ -16,11 +16,14 @@ from prometheus_client import CollectorRegistry
 from tokenizers import Tokenizer
 
 from penstock.errors import ConfigError, PenstockError, Unavailable
-from penstock.models.base import Embedder, Lane, ModelInfo, Reranker, Role, Vectors
+from penstock.models.base import Embedder, ImageEmbedder, Lane, ModelInfo, Reranker, Role, Vectors
+from penstock.models.clip_embedder import ClipEmbedder
+from penstock.models.clip_load import load_clip
 from penstock.models.embedder import Executors, LocalEmbedder, read_tokenizer
 from penstock.models.local import load_embedder
 from penstock.models.metrics import ModelMetrics
 from penstock.models.options import (
+    ImageEmbedderOptions,
     LocalEmbedderOptions,
     LocalRerankerOptions,
     ModelsOptions,
@@ -78,6 +81,9 @@ class Slot(Generic[M]):
         return None if self.model is None or self.model.closed else self.model
 
 
+AnySlot: TypeAlias = Slot[HeldEmbedder] | Slot[HeldReranker] | Slot[ClipEmbedder]
+
+
 class ModelPool:
     """Models by name or alias. An async context manager; used from one event loop.
 
@@ -90,6 +96,7 @@ class ModelPool:
         self._metrics = ModelMetrics(registry or CollectorRegistry())
         self._embedders: dict[str, Slot[HeldEmbedder]] = {}
         self._rerankers: dict[str, Slot[HeldReranker]] = {}
+        self._image_embedders: dict[str, Slot[ClipEmbedder]] = {}
         self._handles: dict[str, PooledEmbedder] = {}  # one a model, for its tokenizer takes 20 ms to read
         self._changing = asyncio.Lock()  # held while a local model is loaded or unloaded: one at a time
         self._idle = asyncio.Event()
@@ -151,6 +158,11 @@ class ModelPool:
         async with self.use_reranker(name) as model:
             return PooledReranker(self, name, model)
 
+    async def image_embedder(self, name: str) -> ImageEmbedder:
+        """The CLIP model of that name, loaded; usable as `embedder`'s is. ConfigError when the settings have none."""
+        async with self.use_images(name) as model:
+            return PooledImageEmbedder(self, name, model)
+
     def infos(self) -> Sequence[ModelInfo]:
         """The models that are open now."""
         return [slot.model.info for slot in self._slots() if slot.model is not None]
@@ -167,10 +179,16 @@ class ModelPool:
         async with self._keep(self._reranker_slot(name)) as model:
             yield model
 
+    @asynccontextmanager
+    async def use_images(self, name: str) -> AsyncIterator[ClipEmbedder]:
+        """The image embedder itself, loaded and kept until the end of the block."""
+        async with self._keep(self._image_slot(name)) as model:
+            yield model
+
     # --- places ---------------------------------------------------------------------------------------------------
 
-    def _slots(self) -> Sequence[Slot[HeldEmbedder] | Slot[HeldReranker]]:
-        return [*self._embedders.values(), *self._rerankers.values()]
+    def _slots(self) -> Sequence[AnySlot]:
+        return [*self._embedders.values(), *self._rerankers.values(), *self._image_embedders.values()]
 
     def _embedder_slot(self, name: str) -> Slot[HeldEmbedder]:
         if name not in self._embedders:
@@ -188,6 +206,28 @@ class ModelPool:
             local = isinstance(options, LocalRerankerOptions)
             self._rerankers[name] = Slot(name, partial(self._open_reranker, name, options), local=local)
         return self._rerankers[name]
+
+    def _image_slot(self, name: str) -> Slot[ClipEmbedder]:
+        options = self._options.image_embedders.get(name)
+        if options is None:
+            known = ", ".join(self._options.image_embedders) or "none"
+            raise ConfigError(
+                f"There is no image embedder {name!r} in the settings (models.image_embedders has: {known})."
+            )
+        if name not in self._image_embedders:
+            self._image_embedders[name] = Slot(name, partial(self._open_images, name, options), local=True)
+        return self._image_embedders[name]
+
+    async def _open_images(self, name: str, options: ImageEmbedderOptions) -> ClipEmbedder:
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._loader, load_clip, name, options, self._options)
+        return await ClipEmbedder(
+            loaded,
+            max_pixels=options.max_pixels,
+            executors=self._executors,
+            options=self._options,
+            metrics=self._metrics,
+        ).__aenter__()
 
     async def _open_embedder(self, name: str, options: LocalEmbedderOptions | RemoteEmbedderOptions) -> HeldEmbedder:
         if isinstance(options, RemoteEmbedderOptions):
@@ -218,7 +258,9 @@ class ModelPool:
 
     def _takes_room(self, name: str) -> bool:
         if name in self._options.rerankers:
-            slot: Slot[HeldEmbedder] | Slot[HeldReranker] = self._reranker_slot(name)
+            slot: AnySlot = self._reranker_slot(name)
+        elif name in self._options.image_embedders:
+            slot = self._image_slot(name)
         else:
             slot = self._embedder_slot(self.resolve(name))
         return slot.local and slot.model is None
@@ -226,6 +268,9 @@ class ModelPool:
     async def _warm(self, name: str) -> None:
         if name in self._options.rerankers:
             await (await self.reranker(name)).rerank("warm up", ["warm up"])
+            return
+        if name in self._options.image_embedders:
+            await (await self.image_embedder(name)).embed(["warm up"], role=Role.QUERY)
             return
         embedder = await self.embedder(name)
         await embedder.embed(["warm up"], role=Role.QUERY)
@@ -307,7 +352,7 @@ class ModelPool:
         if self._closed:
             raise Unavailable("The models are being unloaded: the process is stopping.")
 
-    async def _unload(self, slot: Slot[HeldEmbedder] | Slot[HeldReranker] | Slot[M]) -> None:
+    async def _unload(self, slot: AnySlot | Slot[M]) -> None:
         model, slot.model = slot.model, None
         if model is not None:
             await model.__aexit__(None, None, None)
@@ -339,6 +384,18 @@ class PooledEmbedder(Embedder):
     async def embed(self, texts: Sequence[str], *, role: Role = Role.PASSAGE, lane: Lane = Lane.INTERACTIVE) -> Vectors:
         async with self._pool.use(self._name) as model:
             return await model.embed(texts, role=role, lane=lane)
+
+
+class PooledImageEmbedder(PooledEmbedder, ImageEmbedder):
+    """An image embedder by name, whether it is in memory at the moment or not."""
+
+    async def embed(self, texts: Sequence[str], *, role: Role = Role.PASSAGE, lane: Lane = Lane.INTERACTIVE) -> Vectors:
+        async with self._pool.use_images(self._name) as model:
+            return await model.embed(texts, role=role, lane=lane)
+
+    async def embed_images(self, images: Sequence[bytes], *, lane: Lane = Lane.INTERACTIVE) -> Vectors:
+        async with self._pool.use_images(self._name) as model:
+            return await model.embed_images(images, lane=lane)
 
 
 class PooledReranker(Reranker):

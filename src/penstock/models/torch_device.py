@@ -3,15 +3,18 @@
 import importlib
 import importlib.util
 import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from penstock.errors import ConfigError, MissingDependency, OutOfMemory, Unavailable
+from penstock.errors import ConfigError, DataError, MissingDependency, OutOfMemory, PenstockError, Unavailable
 
 GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """One of them is there on a Linux with a GPU that torch may use: NVIDIA's, that of WSL, AMD's."""
 
 FULL = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
+
+T = TypeVar("T")
 
 
 def import_torch() -> Any:
@@ -68,3 +71,15 @@ def mapped(error: RuntimeError | ValueError) -> OutOfMemory | Unavailable:
     if type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in FULL):
         return OutOfMemory(f"The device has no memory left: {told}")
     return Unavailable(f"The model failed: {told}")
+
+
+def loading(load: Callable[[], T], folder: Path) -> T:
+    """What `load` gives. Raises OutOfMemory when the device does not hold it, DataError when the files do not fit."""
+    failure: PenstockError
+    try:
+        return load()
+    except (RuntimeError, ValueError) as error:
+        failure = mapped(error)
+    if isinstance(failure, OutOfMemory):
+        raise failure
+    raise DataError(f"The network in {folder} cannot be built: {failure} Get its files again.")

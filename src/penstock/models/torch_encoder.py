@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.errors import DataError, MissingDependency, OutOfMemory, PenstockError, Unavailable
+from penstock.errors import DataError, MissingDependency, PenstockError, Unavailable
 from penstock.models.base import Encoder, Item, Pending, TokenIds
 from penstock.models.recipe import Pooling, Recipe
 from penstock.models.tensors import TensorFile
 from penstock.models.torch_bert import TorchBert, knows
-from penstock.models.torch_device import import_torch, mapped, pick_dtype
+from penstock.models.torch_device import import_torch, loading, mapped, pick_dtype
 from penstock.models.torch_packed import Packed, Tensor, pack
 from penstock.models.weights import WEIGHTS
 
@@ -88,17 +88,16 @@ class TorchEncoder(Encoder):
         elif self.device == "mps":
             self._torch.mps.empty_cache()
 
-    def probe(self, longest: int) -> None:
-        """Run a batch to learn how much memory a token takes. Only cuda tells."""
+    def probe(self, ids: Item, mask: TokenIds, *, tokens: int) -> None:
+        """Run a batch that counts as `tokens` to learn how much memory a token takes. Only cuda tells."""
         if not self.device.startswith("cuda"):
             return
-        cuda, rows, length = self._torch.cuda, PROBE[0], min(PROBE[1], longest)
-        batch = np.zeros((rows, length), np.int32), np.ones((rows, length), np.int32)
-        self.start(*batch)()  # libraries take their working memory at the first call
+        cuda = self._torch.cuda
+        self.start(ids, mask)()  # libraries take their working memory at the first call
         before = cuda.memory_allocated(self.device)
         cuda.reset_peak_memory_stats(self.device)
-        self.start(*batch)()
-        self._token_bytes = max(1, (cuda.max_memory_allocated(self.device) - before) // (rows * length))
+        self.start(ids, mask)()
+        self._token_bytes = max(1, (cuda.max_memory_allocated(self.device) - before) // tokens)
 
     def close(self) -> None:
         self._run = None
@@ -115,30 +114,28 @@ def load_torch(folder: Path, recipe: Recipe, *, device: str, precision: str, thr
     torch = import_torch()
     if threads:
         torch.set_num_threads(threads)
-    failure: PenstockError
-    try:
-        return put_on(torch, folder, recipe, device=device, dtype=pick_dtype(torch, device, precision))
-    except (RuntimeError, ValueError) as error:
-        failure = mapped(error)
-    if isinstance(failure, OutOfMemory):
-        raise failure
-    raise DataError(f"The network in {folder} cannot be built: {failure} Get its files again.")
+    dtype = pick_dtype(torch, device, precision)
+    return loading(lambda: put_on(torch, folder, recipe, device=device, dtype=dtype), folder)
 
 
 def put_on(torch: Any, folder: Path, recipe: Recipe, *, device: str, dtype: Any) -> TorchEncoder:
     load = load_known if knows(recipe.network) and (folder / WEIGHTS).is_file() else load_other
     run, memory_bytes = load(torch, folder, recipe, device=device, dtype=dtype)
-    names = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
     encoder = TorchEncoder(
         torch,
         run,
         dimensions=recipe.network.hidden_size,
         device=device,
-        precision=names[dtype],
+        precision=precision_of(torch, dtype),
         memory_bytes=memory_bytes,
     )
-    encoder.probe(recipe.max_tokens)
+    shape = PROBE[0], min(PROBE[1], recipe.max_tokens)
+    encoder.probe(np.zeros(shape, np.int32), np.ones(shape, np.int32), tokens=shape[0] * shape[1])
     return encoder
+
+
+def precision_of(torch: Any, dtype: Any) -> str:
+    return {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[dtype]
 
 
 def load_known(torch: Any, folder: Path, recipe: Recipe, *, device: str, dtype: Any) -> tuple[Run, int]:
