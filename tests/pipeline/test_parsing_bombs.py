@@ -1,4 +1,4 @@
-"""Files that are small to send and huge to read, beyond those that every run of the tests takes."""
+"""Files that are small to send and huge to read. `python bench/hostile.py` takes the heavy ones too."""
 
 import asyncio
 import resource
@@ -22,7 +22,9 @@ async def outcome(pool: ParserPool, name: str, data: bytes) -> str:
     return "done"
 
 
-async def survives(name: str) -> None:
+@pytest.mark.case(30)
+@pytest.mark.parametrize("name", QUICK)
+async def test_a_bomb_harms_nobody(name: str) -> None:
     data = BOMBS[name]()
     async with ParserPool(OPTIONS) as pool:
         await pool.prewarm()
@@ -36,16 +38,3 @@ async def survives(name: str) -> None:
         }
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
         assert (await pool.parse(b"alive", name="a.txt", media_type=media.TEXT)).text == "alive"
-
-
-@pytest.mark.case(30)
-@pytest.mark.parametrize("name", QUICK)
-async def test_a_bomb_harms_nobody(name: str) -> None:
-    await survives(name)
-
-
-@pytest.mark.slow
-@pytest.mark.case(30)
-@pytest.mark.parametrize("name", [name for name in BOMBS if name not in QUICK])
-async def test_a_large_bomb_harms_nobody(name: str) -> None:
-    await survives(name)

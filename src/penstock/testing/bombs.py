@@ -139,6 +139,8 @@ def endless_sheet() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("[Content_Types].xml", "<Types/>")
+        office = b'<Relationship Id="r0" Type="%b/officeDocument" Target="xl/workbook.xml"/>' % _RELATIONS
+        archive.writestr("_rels/.rels", b'<Relationships xmlns="%b">%b</Relationships>' % (_PACKAGE, office))
         archive.writestr("xl/workbook.xml", workbook % (_SHEET, _RELATIONS))
         archive.writestr(
             "xl/_rels/workbook.xml.rels", b'<Relationships xmlns="%b">%b</Relationships>' % (_PACKAGE, relation)

@@ -119,12 +119,18 @@ class ParserPool:
             self._free.put_nowait(slot)
 
     async def _exchange(self, slot: _Slot, name: str, request: Request, data: bytes) -> Reply:
-        """One document through one process. A crash is held against the document only if it came in a fresh process."""
+        """One document through one process. A crash is held against the document only if it came in a fresh process.
+
+        Its time is counted from the start of its first process's work.
+        """
+        clock = asyncio.get_running_loop().time
+        ends_at = 0.0
         while True:
             parser = await self._parser(slot)
             was_fresh = parser.documents == 0
+            ends_at = ends_at or clock() + self._options.time_limit_s
             try:
-                async with asyncio.timeout(self._options.time_limit_s):
+                async with asyncio.timeout_at(ends_at):
                     return await parser.ask(request, data)
             except TimeoutError:
                 await self._empty(slot)
