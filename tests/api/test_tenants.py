@@ -24,8 +24,11 @@ async def anns(client: httpx.AsyncClient, keys: dict[str, dict[str, str]]) -> di
     upload = {"collection": "anns", "documents": [{"name": "a.txt", "text": "Ann's secret"}]}
     added = (await client.post("/v1/documents", headers=keys["ann"], json=upload)).json()["documents"][0]
     asked = await client.post("/v1/questions", headers=keys["ann"], json={"question": "Why?", "collection": "anns"})
+    body = {"urls": ["https://example.com/a.txt"], "collection": "anns"}
+    batch = await client.post("/v1/batches", headers=keys["ann"], json=body)
     return {
         "name": "anns",
+        "batch_id": batch.json()["id"],
         "document_id": added["document"]["id"],
         "job_id": added["job_id"],
         "task_id": asked.json()["job_id"],
@@ -47,14 +50,15 @@ async def test_every_route_that_takes_an_id_says_not_found_to_a_foreign_key(
             unknown = await client.request(method, path.format(**dict.fromkeys(anns, "unknown")), headers=keys["bob"])
             assert unknown.status_code == 404
             assert foreign.json()["code"] == unknown.json()["code"]
-    assert seen == 13
+    assert seen == 17
     assert (await client.get("/v1/documents/" + anns["document_id"], headers=keys["ann"])).status_code == 200
 
 
 async def test_lists_and_counts_show_nothing_of_another_tenant(
     client: httpx.AsyncClient, keys: dict[str, dict[str, str]], anns: dict[str, str]
 ) -> None:
-    for path, field in (("/v1/collections", "collections"), ("/v1/documents", "documents"), ("/v1/jobs", "jobs")):
+    for field in ("collections", "documents", "batches", "jobs"):
+        path = f"/v1/{field}"
         assert (await client.get(path, headers=keys["bob"])).json()[field] == []
         assert (await client.get(path, headers=keys["ann"])).json()[field] != []
     counted = await client.post("/v1/jobs/cancel", headers=keys["bob"], json={})

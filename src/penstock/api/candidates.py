@@ -41,6 +41,13 @@ class Batch:
 
 async def form_batch(form: Form, spool: Spool) -> Batch:
     """The documents of a form. Raises `InvalidInput`, for bad files one error that names them all."""
+    collection, priority, metadata = form_fields(form)
+    checks = [await _file_candidate(part, spool, own) for part, own in zip(form.files, metadata, strict=True)]
+    return Batch(collection=collection, priority=priority, candidates=_all_good(form.files, checks))
+
+
+def form_fields(form: Form) -> tuple[str, Priority, list[dict[str, JSON]]]:
+    """Collection, priority, and the metadata of each file. `InvalidInput` for a form that is not as it should be."""
     fields = dict(form.fields)
     collection = fields.pop("collection", DEFAULT_COLLECTION)
     priority = _priority(fields.pop("priority", Priority.BULK))
@@ -53,8 +60,7 @@ async def form_batch(form: Form, spool: Spool) -> Batch:
         raise InvalidInput(f"Files belong into the form field 'files', not {strange[0][:50]!r}.")
     if not form.files:
         raise InvalidInput("The form holds no file. Send one or more in the form field 'files'.")
-    checks = [await _file_candidate(part, spool, own) for part, own in zip(form.files, metadata, strict=True)]
-    return Batch(collection=collection, priority=priority, candidates=_all_good(form.files, checks))
+    return collection, priority, metadata
 
 
 def text_batch(body: DocumentsUpload, limit_bytes: int) -> Batch:

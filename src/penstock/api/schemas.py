@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from penstock.errors import InvalidInput
 from penstock.filters import parse_filter
 from penstock.pipeline.intake import DEFAULT_COLLECTION
-from penstock.types import CollectionOptions, JobState, Priority
+from penstock.types import CollectionOptions, DocumentStatus, JobState, Priority
 
 MAX_DOCUMENTS = 5_000
 MAX_METADATA_BYTES = 16 * 1024
@@ -106,6 +106,50 @@ class DocumentsUpload(Strict):
     collection: CollectionName
     priority: PriorityField = Priority.BULK
     documents: Annotated[list[NewDocument], Field(min_length=1, max_length=MAX_DOCUMENTS)]
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class BatchUpload(Strict):
+    """A batch of URLs, of a folder of the server, or of both. Files and archives go as `multipart/form-data`."""
+
+    collection: CollectionName
+    priority: PriorityField = Priority.BULK
+    urls: Annotated[
+        list[Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://")]],
+        Field(default_factory=list, max_length=10_000),
+    ]
+    folder: Annotated[
+        str | None,
+        Field(None, min_length=1, max_length=1024, description="One that the server's operator has allowed."),
+    ]
+    include: Annotated[
+        list[Pattern], Field(default_factory=list, max_length=64, description="Of the folder, only files like these.")
+    ]
+    exclude: Annotated[list[Pattern], Field(default_factory=list, max_length=64, description="No files like these.")]
+    metadata: Metadata = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_something(self) -> "BatchUpload":
+        if not self.urls and self.folder is None:
+            raise ValueError("a batch has urls or a folder; files are sent as a form")
+        return self
+
+
+class DocumentsSelection(Strict):
+    """Which documents of a collection; what is given must match. Something must be given."""
+
+    collection: CollectionName
+    filter: Filter
+    statuses: Annotated[list[Annotated[DocumentStatus, Field(strict=False)]], Field(default_factory=list, max_length=4)]
+    dry_run: Annotated[bool, Field(False, description="Count them, and delete nothing.")]
+
+    @model_validator(mode="after")
+    def _of_something(self) -> "DocumentsSelection":
+        if not self.filter and not self.statuses:
+            raise ValueError("give a filter or statuses; to delete all documents, delete the collection")
+        return self
 
 
 class SearchBody(Strict):

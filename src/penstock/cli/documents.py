@@ -4,11 +4,25 @@ import time
 from collections.abc import Sequence
 from typing import Annotated
 
+import msgspec
 import typer
 
-from penstock.cli.output import Json, Url, age, exit_codes, one_line, print_json, print_table, say, size
+from penstock.cli.output import (
+    CollectionName,
+    Json,
+    Url,
+    age,
+    count,
+    exit_codes,
+    one_line,
+    print_json,
+    print_table,
+    say,
+    size,
+)
 from penstock.client import Client
-from penstock.types import Document, DocumentStatus
+from penstock.errors import InvalidInput
+from penstock.types import JSON, Document, DocumentStatus
 
 app = typer.Typer(help="List, show and delete documents.", no_args_is_help=True, add_completion=False)
 
@@ -57,6 +71,7 @@ def show(document_id: DocumentId, url: Url = "", as_json: Json = False) -> None:
             ["status", found.status],
             ["progress", _progress(found)],
             ["error", error],
+            ["notes", " ".join(found.notes)],
             ["version", f"{found.version} (searchable: {found.searchable_version or 'none'})"],
             ["type", found.media_type],
             ["size", size(found.size_bytes)],
@@ -84,18 +99,48 @@ def chunks(document_id: DocumentId, url: Url = "", as_json: Json = False) -> Non
 
 @app.command()
 def delete(
-    document_ids: Annotated[list[str], typer.Argument(metavar="DOCUMENT_ID…", help="The documents' ids.")],
+    document_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="DOCUMENT_ID…", help="The documents' ids; or none, with --where.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="""All whose metadata pass a filter, such as '{"year": {"lt": 2020}}'.""")
+    ] = None,
+    status: Annotated[list[DocumentStatus] | None, typer.Option(help="All of the collection in this status.")] = None,
+    collection: CollectionName = "default",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     url: Url = "",
     as_json: Json = False,
 ) -> None:
-    """Delete documents. From now on they are not found any more."""
+    """Delete documents, by id or by what they are. From now on they are not found any more."""
     with exit_codes(as_json=as_json), Client(url) as client:
+        if bool(document_ids) == bool(where or status):
+            raise InvalidInput("Give the ids of documents, or --where and --status.")
+        if not document_ids:
+            _delete_matching(client, collection, _filter(where), status or (), yes=yes, as_json=as_json)
+            return
         deleted = [client.delete_document(document_id) for document_id in document_ids]
         if as_json:
             print_json(deleted)
         else:
             for document in deleted:
                 say(f"Deleted {document.name} ({document.id}).")
+
+
+def _filter(text: str | None) -> JSON:
+    try:
+        return msgspec.json.decode(text) if text is not None else None
+    except msgspec.DecodeError as exc:
+        raise InvalidInput(f"--where is not valid JSON: {exc}") from exc
+
+
+def _delete_matching(
+    client: Client, collection: str, where: JSON, statuses: Sequence[DocumentStatus], *, yes: bool, as_json: bool
+) -> None:
+    if not yes:
+        found = client.delete_documents(collection=collection, filter=where, statuses=statuses, dry_run=True)
+        typer.confirm(f"Delete {count(found.matched, 'document')} of {collection!r}?", abort=True, err=True)
+    done = client.delete_documents(collection=collection, filter=where, statuses=statuses)
+    print_json(done) if as_json else say(f"Deleted {count(done.deleted, 'document')}.")
 
 
 def _print_documents(documents: Sequence[Document]) -> None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "ingest": ("penstock.cli.ingest:ingest", "Upload files and folders, and wait until they can be searched."),
     "ask": ("penstock.cli.ask:ask", "Ask a question; prints the answer with its citations."),
     "search": ("penstock.cli.search:search", "Find the passages that fit a query best."),
+    "batches": ("penstock.cli.batches:app", "Add many documents at once: archives, URLs, a folder of the server."),
     "documents": ("penstock.cli.documents:app", "List, show and delete documents."),
     "collections": ("penstock.cli.collections:app", "List, make, show and delete collections."),
     "jobs": ("penstock.cli.jobs:app", "List, follow, cancel and retry jobs."),

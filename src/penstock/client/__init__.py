@@ -13,8 +13,11 @@ from penstock.client.options import ClientOptions
 from penstock.client.problems import FieldError, field_errors
 from penstock.client.records import (
     AcceptedDocument,
+    BatchChanged,
+    BatchPage,
     ChunkPage,
     DocumentPage,
+    DocumentsDeleted,
     JobPage,
     JobsChanged,
     NewFile,
@@ -27,10 +30,13 @@ from penstock.client.records import (
 __all__ = [
     "AcceptedDocument",
     "AsyncClient",
+    "BatchChanged",
+    "BatchPage",
     "ChunkPage",
     "Client",
     "ClientOptions",
     "DocumentPage",
+    "DocumentsDeleted",
     "FieldError",
     "JobPage",
     "JobsChanged",

@@ -16,6 +16,7 @@ from penstock.client.records import (
     ChunkPage,
     CollectionList,
     DocumentPage,
+    DocumentsDeleted,
     DocumentWithJob,
     NewFile,
     NewText,
@@ -23,7 +24,7 @@ from penstock.client.records import (
 from penstock.client.requests import request
 from penstock.client.verb import stream_verb, verb
 from penstock.errors import DeadlineExceeded
-from penstock.types import Chunk, Collection, CollectionOptions, Document, DocumentStatus, Priority
+from penstock.types import JSON, Chunk, Collection, CollectionOptions, Document, DocumentStatus, Priority
 
 DEFAULT_COLLECTION = "default"
 UPLOAD_TIMEOUT_S = 300.0
@@ -88,7 +89,7 @@ class DocumentVerbs:
             path="/v1/documents",
             files=parts,
             form=form,
-            headers=_once(idempotency_key),
+            headers=once(idempotency_key),
             timeout_s=UPLOAD_TIMEOUT_S,
         )
         reply = yield from request(self.options, call, AcceptedDocuments)
@@ -105,7 +106,7 @@ class DocumentVerbs:
     ) -> Flow[Sequence[AcceptedDocument]]:
         """`upload` for documents that are text already."""
         body = {"collection": collection, "priority": priority, "documents": msgspec.to_builtins(texts)}
-        call = Call(method="POST", path="/v1/documents", json=body, headers=_once(idempotency_key))
+        call = Call(method="POST", path="/v1/documents", json=body, headers=once(idempotency_key))
         reply = yield from request(self.options, call, AcceptedDocuments)
         return reply.documents
 
@@ -177,6 +178,19 @@ class DocumentVerbs:
                 return
 
     @verb
+    def delete_documents(
+        self,
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        filter: JSON = None,  # noqa: A002
+        statuses: Sequence[DocumentStatus] = (),
+        dry_run: bool = False,
+    ) -> Flow[DocumentsDeleted]:
+        """Deletes every document of the collection that matches the filter (over metadata) and the statuses."""
+        body = {"collection": collection, "filter": filter, "statuses": [*statuses], "dry_run": dry_run}
+        return request(self.options, Call(method="POST", path="/v1/documents/delete", json=body), DocumentsDeleted)
+
+    @verb
     def delete_document(self, document_id: str) -> Flow[Document]:
         """From now on it is not found any more; returns it as it was. `NotFound`."""
         return request(self.options, Call(method="DELETE", path=_document_path(document_id)), Document)
@@ -199,7 +213,7 @@ def _filter(collection: str | None, statuses: Sequence[DocumentStatus], name: st
     return {"collection": collection, "status": [*statuses], "name": name}
 
 
-def _once(idempotency_key: str | None) -> dict[str, str]:
+def once(idempotency_key: str | None) -> dict[str, str]:
     """The key stays the same however often the request is sent again."""
     return {"idempotency-key": idempotency_key or secrets.token_hex(16)}
 

@@ -4,7 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.types import JSON, Answer, Chunk, Collection, Document, Failure, Hit, Job, JobState, Priority, WorkerInfo
+from penstock.types import (
+    JSON,
+    Answer,
+    Batch,
+    BatchItem,
+    Chunk,
+    Collection,
+    Document,
+    Failure,
+    Hit,
+    Job,
+    JobState,
+    Priority,
+    WorkerInfo,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +83,39 @@ class ChunkPage:
 class DocumentWithJob:
     document: Document
     job: Job | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsDeleted:
+    """How many documents match, and how many of them were deleted (0 for a dry run)."""
+
+    matched: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPage:
+    """Newest first. `cursor` gets the next page; None at the end."""
+
+    batches: Sequence[Batch]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchItemPage:
+    """In the order in which they were gathered. `cursor` gets the next page; None at the end."""
+
+    items: Sequence[BatchItem]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchChanged:
+    """How many documents are ingested again, and whether what could not be gathered is tried again."""
+
+    batch: Batch
+    documents: int
+    gathering: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from penstock.errors import Conflict, NotFound, Overloaded
+from penstock.filters import matches, parse_filter
 from penstock.ids import new_id
 from penstock.jobs.base import JobFilter, JobStore
 from penstock.ledger.base import Accepted, Ledger, NewVersion
@@ -20,6 +21,7 @@ from penstock.types import (
     Collection,
     CollectionOptions,
     Document,
+    DocumentStatus,
     Job,
     JobState,
     NewJob,
@@ -27,6 +29,7 @@ from penstock.types import (
 )
 
 DEFAULT_COLLECTION = "default"
+DELETED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,34 @@ class Intake:
         document = await self._ledger.delete_document(tenant, document_id)
         await self._jobs.cancel_all(JobFilter(tenant=tenant, subject=document.version_id))
         return document
+
+    async def delete_matching(
+        self,
+        tenant: str,
+        collection: str,
+        where: JSON,
+        statuses: frozenset[DocumentStatus] = frozenset(),
+        *,
+        dry_run: bool = False,
+    ) -> tuple[int, int]:
+        """Deletes a collection's documents whose metadata pass the filter; returns how many match, and were deleted.
+
+        Each few hundred in one moment. `InvalidInput` (the filter), `NotFound` (collection).
+        """
+        wanted = parse_filter(where)
+        matching: list[str] = []
+        cursor: str | None = None
+        while True:
+            page = await self._ledger.list_documents(tenant, collection, statuses, cursor=cursor, limit=DELETED_AT_ONCE)
+            matching += [document.id for document in page.documents if matches(wanted, document.metadata)]
+            if (cursor := page.cursor) is None:
+                break
+        deleted = 0
+        for start in range(0, 0 if dry_run else len(matching), DELETED_AT_ONCE):
+            gone = await self._ledger.delete_documents(tenant, matching[start : start + DELETED_AT_ONCE])
+            await self._jobs.cancel_many([document.job_id for document in gone if not document.status.final])
+            deleted += len(gone)
+        return len(matching), deleted
 
     async def cancel(self, job_id: str, *, tenant: str | None = None) -> Job:
         """Cancels any job. An ingest's version cannot become searchable any more, whatever its handler still does."""

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock.api.answers import AcceptedDocuments, Chunks, Documents, DocumentWithJob
+from penstock.api.answers import AcceptedDocuments, Chunks, Documents, DocumentsDeleted, DocumentWithJob
 from penstock.api.auth import Reader, Writer
 from penstock.api.idempotency import IdempotencyKey
 from penstock.api.json_io import reply
 from penstock.api.routing import BODY, StrictRoute, media_type_of, refusals, require_json
-from penstock.api.schemas import DocumentsUpload
+from penstock.api.schemas import DocumentsSelection, DocumentsUpload
 from penstock.api.state import ApiState, State
 from penstock.api.uploads import take_form, take_json
 from penstock.errors import InvalidInput, NotFound
@@ -116,6 +116,16 @@ async def get_content(document_id: str, state: State, caller: Reader) -> Respons
         "content-security-policy": "default-src 'none'; sandbox",
     }
     return Response(data, headers=headers, media_type=document.media_type)
+
+
+@router.post("/delete", response_model=DocumentsDeleted, responses=refusals(404, *BODY))
+async def delete_documents(body: DocumentsSelection, state: State, caller: Writer) -> Response:
+    """Delete every document of a collection that matches. From now on they are not found by anyone."""
+    await state.require_collection(caller.tenant, body.collection)
+    matched, deleted = await state.services.intake.delete_matching(
+        caller.tenant, body.collection, body.filter, frozenset(body.statuses), dry_run=body.dry_run
+    )
+    return reply({"matched": matched, "deleted": deleted})
 
 
 @router.delete("/{document_id}", response_model=Document, responses=refusals(404))
