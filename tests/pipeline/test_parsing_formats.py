@@ -22,7 +22,7 @@ def extractor() -> Extractor:
 
 def example(extractor: Extractor, name: str) -> ParsedDocument:
     data = (EXAMPLES / name).read_bytes()
-    return extractor.extract(data, media.sniff(name, data[: media.HEAD_BYTES], None))
+    return extractor.parse(data, media.sniff(name, data[: media.HEAD_BYTES], None))
 
 
 def heading_lines(document: ParsedDocument) -> list[tuple[int, str]]:
@@ -96,7 +96,7 @@ def test_html_loses_no_text_and_no_marks_stay(extractor: Extractor) -> None:
         "<div>Loose text<h2>More<br>here</h2></div><ul><li>one</li></ul><img src='x.png' alt='A map'>"
         "<table><tr><th>a</th></tr><tr><td>b</td></tr></table><footer>Foot</footer><script>evil()</script></body></html>"
     )
-    document = extractor.extract(page.encode(), media.HTML)
+    document = extractor.parse(page.encode(), media.HTML)
     assert document.title == "Fees"
     assert heading_lines(document) == [(1, "Fees & fines"), (2, "More here")]
     for text in (
@@ -119,7 +119,7 @@ def test_mail_shows_its_headers_and_names_its_attachments(extractor: Extractor) 
     message["Date"] = "Thu, 13 Mar 2025 09:05:00 +0800"
     message.set_content("Please come.\n\n> old text\n")
     message.add_attachment(b"\x00\x01", maintype="application", subtype="octet-stream", filename="plan.bin")
-    document = extractor.extract(message.as_bytes(), media.EML)
+    document = extractor.parse(message.as_bytes(), media.EML)
     assert document.text == (
         "Subject: 井盖 repair\nFrom: 周敏 <a@example.com>\nTo: b@example.com\n"
         "Date: Thu, 13 Mar 2025 09:05:00 +0800\nAttachments: plan.bin\n\nPlease come.\n\n> old text"
@@ -131,7 +131,7 @@ def test_mail_with_an_html_body_only(extractor: Extractor) -> None:
     message = EmailMessage()
     message["Subject"] = "x"
     message.set_content("<p>Hello&nbsp;there</p><p>Second</p>", subtype="html")
-    assert extractor.extract(message.as_bytes(), media.EML).text.split() == [
+    assert extractor.parse(message.as_bytes(), media.EML).text.split() == [
         "Subject:",
         "x",
         "Hello",
@@ -142,28 +142,28 @@ def test_mail_with_an_html_body_only(extractor: Extractor) -> None:
 
 def test_mail_in_a_charset_that_nobody_knows(extractor: Extractor) -> None:
     data = b"Subject: =?no-such?q?x?=\nContent-Type: text/plain; charset=no-such\n\ncaf\xe9\n"
-    assert "café" in extractor.extract(data, media.EML).text
+    assert "café" in extractor.parse(data, media.EML).text
 
 
 def test_json_and_csv_are_text_as_they_are(extractor: Extractor) -> None:
     for media_type in (media.JSON, media.CSV):
-        assert extractor.extract(b'{"a": [1,\r\n2]}', media_type).text == '{"a": [1,\n2]}'
+        assert extractor.parse(b'{"a": [1,\r\n2]}', media_type).text == '{"a": [1,\n2]}'
 
 
 def test_image_is_accepted_and_says_that_it_is_not_read(extractor: Extractor) -> None:
-    document = extractor.extract(b"\x89PNG\r\n\x1a\nwhatever", media.PNG)
+    document = extractor.parse(b"\x89PNG\r\n\x1a\nwhatever", media.PNG)
     assert (document.text, document.notes) == ("", (IMAGE_NOTE,))
 
 
 @pytest.mark.parametrize("data", [b" \n\t ", b"\xef\xbb\xbf"])
 def test_blank_text_is_no_failure_but_noted(extractor: Extractor, data: bytes) -> None:
-    document = extractor.extract(data, media.TEXT)
+    document = extractor.parse(data, media.TEXT)
     assert (document.text, document.notes) == ("", (NO_TEXT_NOTE,))
 
 
 def test_office_file_is_read_as_what_it_is_whatever_its_name_said(extractor: Extractor) -> None:
     data = (EXAMPLES / "service-fees.xlsx").read_bytes()
-    document = extractor.extract(data, media.DOCX)
+    document = extractor.parse(data, media.DOCX)
     assert document.media_type == media.XLSX
     assert "Pavement cafe" in document.text
 
@@ -171,7 +171,7 @@ def test_office_file_is_read_as_what_it_is_whatever_its_name_said(extractor: Ext
 def test_protected_office_file_says_so(extractor: Extractor) -> None:
     data = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504) + "EncryptedPackage".encode("utf-16-le") + bytes(512)
     with pytest.raises(ParseError, match="password") as caught:
-        extractor.extract(data, media.DOCX)
+        extractor.parse(data, media.DOCX)
     assert caught.value.code == "encrypted"
 
 
@@ -183,13 +183,13 @@ def test_zip_with_encrypted_parts_says_so(extractor: Extractor) -> None:
     directory = data.index(b"PK\x01\x02")
     data[directory + 8] |= 1
     with pytest.raises(ParseError) as caught:
-        extractor.extract(bytes(data), media.DOCX)
+        extractor.parse(bytes(data), media.DOCX)
     assert caught.value.code == "encrypted"
 
 
 @pytest.mark.parametrize("media_type", [media.PDF, media.DOCX, media.XLSX, media.PPTX, media.EPUB, media.ODT])
 def test_garbage_is_a_parse_error_with_a_reason(extractor: Extractor, media_type: str) -> None:
     with pytest.raises(ParseError) as caught:
-        extractor.extract(b"%PDF-1.4 no, this is nothing at all", media_type)
+        extractor.parse(b"%PDF-1.4 no, this is nothing at all", media_type)
     assert caught.value.code == "parse_failed"
     assert len(caught.value.message) > 20

@@ -7,9 +7,10 @@ from itertools import pairwise
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
-from penstock.errors import InvalidInput
+from penstock.errors import InvalidInput, ParseError
 from penstock.pipeline import media
-from penstock.pipeline.chunking import CHUNKER_NAMES
+from penstock.pipeline.chunking import find_chunker
+from penstock.pipeline.chunking.custom import CustomChunker
 from penstock.pipeline.chunking.outline import Outline
 from penstock.pipeline.parsing.records import ChunkingRequest, ParsedDocument, Piece
 from penstock.pipeline.sentences import split_sentences
@@ -35,6 +36,7 @@ class Chunker:
         self._tokens = tokens
         self._overlap = overlap
         self._max_chars = tokens * CHARS_PER_TOKEN
+        self._customs: dict[str, CustomChunker] = {}
         self._strategies: Mapping[str, Callable[[ParsedDocument, Outline], Iterable[Range]]] = {
             "recursive": self._recursive,
             "heading": self._heading,
@@ -45,14 +47,13 @@ class Chunker:
 
     def chunk(self, document: ParsedDocument, chunker: str) -> tuple[Piece, ...]:
         """The passages in reading order. Raises `InvalidInput` for an unknown chunker."""
-        if chunker not in self._strategies:
-            raise InvalidInput(f"There is no chunker {chunker!r}. Choose one of {', '.join(CHUNKER_NAMES)}.")
+        strategy = self._strategies.get(chunker) or self._custom(chunker)
         if not document.text.strip():
             return ()
         outline = Outline(document)
         if not document.pages and chunker in _WHOLE_IF_IT_FITS and (piece := self._whole(document, outline)):
             return (piece,)
-        ranges = list(self._bounded(document.text, self._strategies[chunker](document, outline)))
+        ranges = list(self._bounded(document.text, strategy(document, outline)))
         texts = [document.text[start:end] for start, end in ranges]
         return tuple(
             Piece(
@@ -117,6 +118,20 @@ class Chunker:
             for first, last in _windows_of(counts, self._tokens, self._overlap):
                 start, end = page_start + sentences[first].start, page_start + sentences[last].end
                 yield from self._split(document.text, start, end, self._text)
+
+    def _custom(self, name: str) -> Callable[[ParsedDocument, Outline], Iterable[Range]]:
+        """Where a chunker of somebody else's cuts. Raises `InvalidInput` for a name that nobody has installed."""
+        if name not in self._customs:
+            made: CustomChunker = find_chunker(name).load()(self._tokens, self._overlap, self._count)
+            self._customs[name] = made
+        return partial(self._cut_by, self._customs[name])
+
+    def _cut_by(self, custom: CustomChunker, document: ParsedDocument, outline: Outline) -> Iterator[Range]:  # noqa: ARG002
+        length = len(document.text)
+        for start, end in custom.cut(document):
+            if not 0 <= start <= end <= length:
+                raise ParseError(f"The chunker gave the range {start} to {end} of a text of {length} characters.")
+            yield from self._split(document.text, start, end, self._text_apart)
 
     # --- splitters: each copies the tokenizer (some 10 MB), so only those in use are built ---------------------------
 

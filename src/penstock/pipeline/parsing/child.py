@@ -13,9 +13,9 @@ from typing import BinaryIO, NamedTuple
 
 from penstock.errors import ParseError, PenstockError
 from penstock.pipeline.chunking.chunker import ChunkerCache
-from penstock.pipeline.parsing.extract import Extractor
 from penstock.pipeline.parsing.limits import die_with_parent, forbid_dumps_and_files, limit_memory, rss_bytes
 from penstock.pipeline.parsing.records import Chunked, ParsedDocument, PictureLimits, PlainPicture
+from penstock.pipeline.parsing.registry import BUILT_IN, ParserCache
 from penstock.pipeline.parsing.wire import (
     REPLY_LENGTH,
     REQUEST_LENGTHS,
@@ -58,14 +58,16 @@ class DocumentParser:
 
     def __init__(self, max_text_chars: int) -> None:
         self._max_text_chars = max_text_chars
-        self._extractor = Extractor()
+        self._parsers = ParserCache()
+        self._parsers.get(BUILT_IN, {})  # most documents' parser is loaded before the first of them comes
         self._chunkers = ChunkerCache()
 
     def answer(self, request: Request, data: bytes) -> Reply:
         try:
             if request.picture is not None:
                 return Reply(picture=_draw(data, request.picture), rss_bytes=rss_bytes())
-            document = self._extractor.extract(data, request.media_type)
+            parser = self._parsers.get(request.parser, request.parser_options)
+            document = parser.parse(data, request.media_type)
             self._check_length(document)
             if request.chunking is None:
                 return Reply(parsed=document, rss_bytes=rss_bytes())

@@ -7,11 +7,11 @@ import kreuzberg
 
 from penstock.errors import ParseError
 from penstock.pipeline import media
+from penstock.pipeline.parsing.base import Parser, markdown_document
 from penstock.pipeline.parsing.builder import TextBuilder
-from penstock.pipeline.parsing.containers import check_container, encrypted
+from penstock.pipeline.parsing.containers import encrypted
 from penstock.pipeline.parsing.html import split_head, write_markdown
 from penstock.pipeline.parsing.mail import read_mail
-from penstock.pipeline.parsing.markdown import find_headings
 from penstock.pipeline.parsing.pdf import write_pdf_nodes
 from penstock.pipeline.parsing.records import ParsedDocument
 from penstock.pipeline.parsing.sheets import write_sheets
@@ -26,7 +26,7 @@ _PLAIN = frozenset({media.TEXT, media.CSV, media.JSON})
 _ENCRYPTED_WORDS = ("password", "encrypt")
 
 
-class Extractor:
+class Extractor(Parser):
     """Holds the configurations of kreuzberg, which are costly to build anew for each document."""
 
     def __init__(self) -> None:
@@ -36,12 +36,10 @@ class Extractor:
             **{media_type: _config(structure=False) for media_type in (media.HTML, media.EPUB, media.XLSX)},
         }
 
-    def extract(self, data: bytes, media_type: str) -> ParsedDocument:
-        """Raises `ParseError`: `encrypted`, `archive_bomb`, `parse_failed`."""
+    def _parse(self, data: bytes, media_type: str) -> ParsedDocument:
+        """Raises `ParseError`: `encrypted`, `parse_failed`."""
         if media_type in media.IMAGES:
             return ParsedDocument(text="", media_type=media_type, notes=(IMAGE_NOTE,))
-        if media_type in media.ZIPPED:
-            media_type = check_container(data, media_type)
         document = self._read(data, media_type)
         return document if document.text.strip() else replace(document, text="", notes=(NO_TEXT_NOTE,))
 
@@ -49,8 +47,7 @@ class Extractor:
         if media_type in _PLAIN:
             return ParsedDocument(text=clean(decode(data)), media_type=media_type)
         if media_type == media.MARKDOWN:
-            text = clean(decode(data))
-            return ParsedDocument(text=text, media_type=media_type, headings=find_headings(text))
+            return markdown_document(decode(data), media_type)
         if media_type == media.HTML:
             return self._html(data)
         if media_type == media.EML:

@@ -1,9 +1,14 @@
 """The options of the parsing room."""
 
+import json
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from penstock.pipeline.parsing.registry import BUILT_IN, parser_version
 
 
 class ParsingOptions(BaseModel):
@@ -35,16 +40,38 @@ class ParsingOptions(BaseModel):
         description="MiB of resident memory at which a parser process is replaced between documents.",
     )
 
+    use: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="Parsers by media type, such as `application/pdf`, `image/*` or `*`; kreuzberg reads what is not "
+        "named. Others come with packages that have entry points in `penstock.parsers`.",
+    )
+    options: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="Options of such a parser, by its name; what they are, it says itself."
+    )
+    environment: tuple[str, ...] = Field(
+        default=(),
+        description="Environment variables that parser processes see, such as HF_HOME or the key of a service.",
+    )
+
+    def parser_of(self, media_type: str) -> str:
+        """The name of the parser that reads the type: the most exact of `use` counts."""
+        family = media_type.partition("/")[0]
+        return next((self.use[key] for key in (media_type, f"{family}/*", "*") if key in self.use), BUILT_IN)
+
 
 PARSER_VERSION = 2
 """Counts up with each change here or in the chunkers that gives other text or passages for the same bytes."""
 _COSTS = frozenset(
     {"processes", "time_limit_s", "memory_limit_mb", "max_text_chars", "recycle_after", "recycle_rss_mb"}
 )
-"""Options that decide about whether a document is parsed, not about what comes of it."""
+_OF_OTHERS = frozenset({"use", "options", "environment"})
+"""Options that decide about whether a document is parsed, not about what comes of it; and those of other parsers."""
 
 
-def parser_identity(options: ParsingOptions) -> str:
-    """Names everything but the bytes that a document's text follows from."""
-    chosen = options.model_dump_json(exclude=set(_COSTS))
-    return f"{PARSER_VERSION} kreuzberg {version('kreuzberg')} splitter {version('semantic-text-splitter')} {chosen}"
+def parser_identity(options: ParsingOptions, media_type: str) -> str:
+    """Names everything but its bytes that a document's text follows from."""
+    name = options.parser_of(media_type)
+    if name != BUILT_IN:
+        return f"{PARSER_VERSION} {parser_version(name)} {json.dumps(options.options.get(name, {}), sort_keys=True)}"
+    chosen = options.model_dump_json(exclude=set(_COSTS | _OF_OTHERS))
+    return f"{PARSER_VERSION} {name} {version(name)} {chosen}"

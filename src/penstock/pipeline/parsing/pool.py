@@ -13,6 +13,7 @@ from penstock.pipeline.media import shown_name
 from penstock.pipeline.parsing.options import ParsingOptions, parser_identity
 from penstock.pipeline.parsing.process import ParserDied, ParserProcess
 from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument, PictureLimits, PlainPicture
+from penstock.pipeline.parsing.registry import BUILT_IN, find_parser
 from penstock.pipeline.parsing.wire import Reply, Request
 
 logger = logging.getLogger(__name__)
@@ -47,10 +48,13 @@ class ParserPool:
         self._slots = [_Slot() for _ in range(self._options.processes)]
         self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
         self._closed = False
-        self._identity = parser_identity(self._options)
+        self._identities: dict[str, str] = {}
         self.stats = PoolStats()
 
     async def __aenter__(self) -> Self:
+        """`ConfigError` when the options name a parser that is not installed."""
+        for name in set(self._options.use.values()) - {BUILT_IN}:
+            find_parser(name)
         for slot in self._slots:
             self._free.put_nowait(slot)
         return self
@@ -67,9 +71,11 @@ class ParserPool:
             for _ in self._slots:
                 group.create_task(self._start_one())
 
-    def identity(self, media_type: str) -> str:  # noqa: ARG002 - parsers may be chosen by it
+    def identity(self, media_type: str) -> str:
         """What decides about a document's text beside its bytes: versions, and the options that change it."""
-        return self._identity
+        if media_type not in self._identities:
+            self._identities[media_type] = parser_identity(self._options, media_type)
+        return self._identities[media_type]
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -82,14 +88,14 @@ class ParserPool:
         Raises `ParseError`, with one of the codes `parse_failed`, `encrypted`, `archive_bomb`, `text_too_long`,
         `time_limit`, `memory_limit`, `parser_crashed`; `Unavailable` when no process can be started.
         """
-        reply = await self._ask(name, Request(media_type=media_type), data)
+        reply = await self._ask(name, self._request(media_type), data)
         if reply.parsed is None:
             raise _no_answer(name)
         return reply.parsed
 
     async def parse_and_chunk(self, data: bytes, *, name: str, media_type: str, chunking: ChunkingRequest) -> Chunked:
         """The passages of a document; its text stays in the parser process. Raises as `parse` does."""
-        reply = await self._ask(name, Request(media_type=media_type, chunking=chunking), data)
+        reply = await self._ask(name, self._request(media_type, chunking), data)
         if reply.chunked is None:
             raise _no_answer(name)
         return reply.chunked
@@ -101,6 +107,11 @@ class ParserPool:
         if reply.picture is None:
             raise _no_answer("The image")
         return reply.picture
+
+    def _request(self, media_type: str, chunking: ChunkingRequest | None = None) -> Request:
+        name = self._options.parser_of(media_type)
+        options = dict(self._options.options.get(name, {}))
+        return Request(media_type=media_type, chunking=chunking, parser=name, parser_options=options)
 
     async def _ask(self, name: str, request: Request, data: bytes) -> Reply:
         async with self._slot() as slot:

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import IO, Self
 
@@ -85,7 +85,7 @@ class ParserProcess:
                     stdout=stderr,
                     stderr=stderr,
                     pass_fds=[theirs.fileno()],
-                    env=parser_environment(os.environ),
+                    env=parser_environment(os.environ, options.environment),
                 )
             reader, writer = await asyncio.open_unix_connection(sock=ours)
         except BaseException as exc:
@@ -170,9 +170,9 @@ class ParserProcess:
         return ParserDied("parser_crashed", f"its parser ended with exit code {exit_code}: {words}")
 
 
-def parser_environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """What a parser process may see of our environment, and what it needs besides."""
-    return {name: ours[name] for name in _PASSED_ON if name in ours} | _SET
+def parser_environment(ours: Mapping[str, str], wanted: Iterable[str] = ()) -> dict[str, str]:
+    """What a parser process may see of our environment, `wanted` among it, and what it needs besides."""
+    return {name: ours[name] for name in (*_PASSED_ON, *wanted) if name in ours} | _SET
 
 
 def _command(options: ParsingOptions, socket_fd: int) -> list[str]:

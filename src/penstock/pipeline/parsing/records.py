@@ -38,6 +38,17 @@ class ParsedDocument:
     headings: tuple[HeadingSpan, ...] = ()
     page_count: int = 0
     notes: tuple[str, ...] = ()
+    unread: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OcrLimits:
+    """How the pictures in a document are read: `time_s` in all, at most `max_pages` pages of at most `max_pixels`."""
+
+    languages: tuple[str, ...]
+    time_s: float
+    max_pages: int
+    max_pixels: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +97,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunked:
-    """A document's pieces in reading order, and what its version should remember of it."""
+    """A document's pieces in reading order, and what its version should remember of it.
+
+    `unread` are the pages (or 1, of an image) that show something which nobody has read.
+    """
 
     pieces: tuple[Piece, ...]
     pages: int
     media_type: str
     title: str | None = None
     notes: tuple[str, ...] = ()
+    unread: tuple[int, ...] = ()

@@ -6,10 +6,18 @@ about itself.
 """
 
 import struct
+from typing import Any
 
 import msgspec
 
-from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument, PictureLimits, PlainPicture
+from penstock.pipeline.parsing.records import (
+    Chunked,
+    ChunkingRequest,
+    OcrLimits,
+    ParsedDocument,
+    PictureLimits,
+    PlainPicture,
+)
 
 REQUEST_LENGTHS = struct.Struct("<IQ")
 """Length of the header, then of the document's bytes."""
@@ -17,11 +25,17 @@ REPLY_LENGTH = struct.Struct("<Q")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One document. Without `chunking` the reply holds the parsed document itself; with `picture` an image, redrawn."""
+    """One document. Without `chunking` the reply holds the parsed document itself; with `picture` an image, redrawn,
+    or a `page` of the document. `transcripts` are what its pictures say, by page, where that is known already."""
 
     media_type: str
     chunking: ChunkingRequest | None = None
+    parser: str = "kreuzberg"
+    parser_options: dict[str, Any] = {}
     picture: PictureLimits | None = None
+    page: int | None = None
+    ocr: OcrLimits | None = None
+    transcripts: dict[int, str] = {}
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
