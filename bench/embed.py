@@ -3,9 +3,10 @@
     python bench/embed.py [--quick] [--json] [--peers] [--texts N] [--corpus FILE]
 
 FILE is a `corpus.jsonl` of BEIR's layout. `--peers` makes an environment of their own for the other libraries
-(build/peers, about 1.5 GB) and measures them too. Rounds alternate, so that a machine whose speed drifts favours
-nobody; every figure is the median of its rounds. Figures by processor time (`cpu`) hold on a busy machine too.
-`--quick` stays under a minute (peers aside).
+(build/peers, about 1.7 GB) and measures them; once it is there, they are measured without being asked for, but for the
+slow ones with `--quick`. Rounds alternate and every figure is the median of its rounds, so that a machine whose speed
+drifts favours nobody. `--quick` stays under a minute. `--json` prints one flat object; a ratio is ours over theirs, and
+null where the other was not measured.
 """
 
 import argparse
@@ -16,12 +17,22 @@ import sys
 import tempfile
 import venv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from penstock.models.base import Lane
-from penstock.models.bench import BenchCeiling, BenchEmbed, bench_embed, bench_interactive, measure_ceiling
+import numpy as np
+
+from penstock.models.base import Lane, Vectors
+from penstock.models.bench import (
+    BenchCeiling,
+    BenchEmbed,
+    BenchInteractive,
+    bench_embed,
+    bench_interactive,
+    measure_ceiling,
+)
 from penstock.models.options import DEFAULT_MODEL, ModelsOptions
 from penstock.models.pool import ModelPool
 from penstock.models.recipe import read_recipe
@@ -29,9 +40,88 @@ from penstock.models.weights import find_model
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "load-en" / "corpus.jsonl"
 PEERS_HOME = Path(__file__).parents[1] / "build" / "peers"
-REQUIREMENTS = ("torch==2.13.0", "sentence-transformers==6.2.0", "onnxruntime==1.32.0", "onnx")
-PEERS = ("sentence_transformers", "sentence_transformers_bf16", "onnxruntime")
-BACKENDS = ("sentence_transformers_openvino", "sentence_transformers_onnx")
+PYTHON = PEERS_HOME / "bin" / "python"
+INSTALLED = PEERS_HOME / "installed"
+REQUIREMENTS = ("torch==2.13.0", "sentence-transformers==6.2.0", "onnxruntime==1.32.0", "onnx", "httpx")
+BACKENDS = "optimum[openvino,onnxruntime]"
+"""Brings two further peers where it installs; they are left out where it does not."""
+
+PEERS = (
+    "sentence_transformers",
+    "onnxruntime",
+    "sentence_transformers_bf16",
+    "sentence_transformers_openvino",
+    "sentence_transformers_onnx",
+)
+QUICK_PEERS = PEERS[:2]
+COMPARED = 200
+"""Passages whose vectors are compared with those in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much is measured. The slowest peer takes minutes for a thousand passages."""
+
+    texts: int = 8000
+    peer_texts: int = 1000
+    rounds: int = 3
+    peer_rounds: int = 2
+    seconds: float = 20.0
+    peers: tuple[str, ...] = PEERS
+
+
+QUICK = Plan(texts=300, peer_texts=64, rounds=1, peer_rounds=1, seconds=3.0, peers=QUICK_PEERS)
+
+
+@dataclass(slots=True)
+class Found:
+    """Everything that was measured, each list one entry a round."""
+
+    ceilings: list[BenchCeiling] = field(default_factory=list)
+    runs: list[BenchEmbed] = field(default_factory=list)
+    asked: BenchInteractive | None = None
+    cosine_min: float = 0.0
+    ours: list[BenchEmbed] = field(default_factory=list)
+    peers: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return median(run.tokens_per_s for run in self.runs)
+
+    def ratio(self, peer: str) -> float | None:
+        """Ours over theirs, on the passages that both had."""
+        theirs = self.peers.get(peer)
+        return median(run["seconds"] for run in theirs) / median(run.seconds for run in self.ours) if theirs else None
+
+    def ratio_cpu(self, peer: str) -> float:
+        """The same by processor time, which a busy machine disturbs less."""
+        return median(run["cpu_s"] for run in self.peers[peer]) / median(run.cpu_s for run in self.ours)
+
+    def figures(self) -> dict[str, float | None]:
+        asked = self.asked
+        assert asked is not None, "it is measured first"
+        return {
+            "penstock.tokens_per_s": self.tokens_per_s,
+            **{f"ratio.{peer}": self.ratio(peer) for peer in PEERS if peer in (*QUICK_PEERS, *self.peers)},
+            "ratio.ceiling": self.tokens_per_s / median(one.tokens_per_s for one in self.ceilings),
+            "cosine_min": self.cosine_min,
+            "interactive.p95_ms": asked.p95_ms,
+            "bulk.kept": asked.bulk_texts_per_s / asked.bulk_alone_texts_per_s,
+        }
+
+    def more(self) -> dict[str, float]:
+        """What people want to see beside the figures."""
+        asked = self.asked
+        assert asked is not None, "it is measured first"
+        cpu = median(run.tokens / run.cpu_s for run in self.runs)
+        return {
+            "penstock.tokens_per_cpu_s": cpu,
+            "ceiling.tokens_per_s": median(one.tokens_per_s for one in self.ceilings),
+            "ratio.ceiling, processor time": cpu / median(one.tokens_per_cpu_s for one in self.ceilings),
+            "interactive.p50_ms": asked.p50_ms,
+            "interactive.max_ms": asked.max_ms,
+            **{f"ratio.{peer}, processor time": self.ratio_cpu(peer) for peer in self.peers},
+        }
 
 
 def read_texts(file: Path, limit: int) -> list[str]:
@@ -44,119 +134,91 @@ def questions_of(texts: Sequence[str]) -> list[str]:
     return [" ".join(text.split()[:12]) + "?" for text in texts]
 
 
-async def measure(texts: Sequence[str], rounds: int, seconds: float) -> dict[str, Any]:
-    options = ModelsOptions()
+async def measure(texts: Sequence[str], plan: Plan) -> Found:
+    options = ModelsOptions(preload=("default",))
     network = read_recipe(find_model(options.embedding, cache_dir=options.cache_dir), options.embedding).network
-    ceilings: list[BenchCeiling] = []
-    runs: list[BenchEmbed] = []
+    found = Found()
     async with ModelPool(options) as pool:
         await pool.preload()
-        for _ in range(rounds):
-            precision = (await pool.embedder()).info.precision
-            ceilings.append(measure_ceiling(network, precision=precision))
-            runs.append(await bench_embed(pool, texts))
-        asked = await bench_interactive(pool, texts, questions_of(texts), seconds=seconds)
-        alone = median([runs[-1].texts_per_s, (await bench_embed(pool, texts)).texts_per_s])
-        vectors = await (await pool.embedder()).embed(texts[:200], lane=Lane.BULK)
-    async with ModelPool(options.model_copy(update={"precision": "f32"})) as exact:
-        reference = await (await exact.embedder()).embed(texts[:200], lane=Lane.BULK)
-    tokens_per_s = median(run.tokens_per_s for run in runs)
-    tokens_per_cpu_s = median(run.tokens / run.cpu_s for run in runs)
-    ceiling_per_s = median(ceiling.tokens_per_s for ceiling in ceilings)
-    ceiling_per_cpu_s = median(ceiling.tokens_per_cpu_s for ceiling in ceilings)
-    return {
-        "penstock": {
-            "tokens_per_s": tokens_per_s,
-            "texts_per_s": median(run.texts_per_s for run in runs),
-            "tokens_per_cpu_s": tokens_per_cpu_s,
-            "precision": runs[0].precision,
-            "texts": len(texts),
-        },
-        "ceiling": {"tokens_per_s": ceiling_per_s, "tokens_per_cpu_s": ceiling_per_cpu_s},
-        "ratio": {
-            "ceiling": tokens_per_s / ceiling_per_s,
-            "ceiling_cpu": tokens_per_cpu_s / ceiling_per_cpu_s,
-        },
-        "cosine_min": float((vectors * reference).sum(axis=1).min()),
-        "interactive": {"rate": 50, "p50_ms": asked.p50_ms, "p95_ms": asked.p95_ms, "max_ms": asked.max_ms},
-        "bulk": {"kept": asked.bulk_texts_per_s / alone},
-    }
+        precision = (await pool.embedder()).info.precision
+        for _ in range(plan.rounds):
+            found.ceilings.append(measure_ceiling(network, precision=precision))
+            found.runs.append(await bench_embed(pool, texts))
+        found.asked = await bench_interactive(pool, texts, questions_of(texts), seconds=plan.seconds)
+        vectors = await (await pool.embedder()).embed(texts[:COMPARED], lane=Lane.BULK)
+        await measure_peers(pool, texts[: plan.peer_texts], plan, found)
+    found.cosine_min = nearness(vectors, await exact_vectors(texts[:COMPARED]))
+    return found
 
 
-def peers_python() -> Path:
-    """The interpreter of the peers' environment, made on first use."""
-    python = PEERS_HOME / "bin" / "python"
-    done = PEERS_HOME / "installed"
-    if not done.exists():
-        print("installing the peers, once ...", file=sys.stderr)
-        venv.create(PEERS_HOME, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS], check=True, stdout=sys.stderr)
-        # Brings the two further backends where it installs; they are left out where it does not.
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", "optimum[openvino,onnxruntime]"], check=False, stdout=sys.stderr
-        )
-        done.touch()
-    return python
+async def exact_vectors(texts: Sequence[str]) -> Vectors:
+    async with ModelPool(ModelsOptions(precision="f32")) as pool:
+        return await (await pool.embedder()).embed(texts, lane=Lane.BULK)
 
 
-def measure_peers(texts: Sequence[str], tokens: int, rounds: int) -> dict[str, Any]:
-    """Each peer in a process of its own, `rounds` times in turn."""
+def nearness(vectors: Vectors, others: Vectors) -> float:
+    return float(np.einsum("ij,ij->i", vectors, others).min())
+
+
+def install_peers() -> None:
+    """The peers' environment, made on first use."""
+    if INSTALLED.exists():
+        return
+    print("installing the peers, once ...", file=sys.stderr)
+    venv.create(PEERS_HOME, with_pip=True, clear=True)
+    subprocess.run([PYTHON, "-m", "pip", "install", "-q", *REQUIREMENTS], check=True, stdout=sys.stderr)
+    subprocess.run([PYTHON, "-m", "pip", "install", "-q", BACKENDS], check=False, stdout=sys.stderr)
+    INSTALLED.touch()
+
+
+async def measure_peers(pool: ModelPool, texts: Sequence[str], plan: Plan, found: Found) -> None:
+    """Each peer in a process of its own, in turn with Penstock."""
+    if not INSTALLED.exists():
+        print("the other libraries are not measured: --peers installs them", file=sys.stderr)
+        return
     folder = find_model(DEFAULT_MODEL, cache_dir=ModelsOptions().cache_dir)
-    python, script = peers_python(), Path(__file__).with_name("embed_peers.py")
-    found: dict[str, list[Mapping[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as home:
         file = Path(home) / "texts.json"
-        file.write_text(json.dumps(texts))
-        for peer in (*PEERS, *BACKENDS) * rounds:
-            done = subprocess.run([python, script, peer, folder, file], capture_output=True, text=True, check=False)
-            if done.returncode:
-                print(f"{peer} does not run here: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-                continue
-            found.setdefault(peer, []).append(json.loads(done.stdout.splitlines()[-1]))
-    return {
-        peer: {
-            "tokens_per_s": tokens / median(run["seconds"] for run in runs),
-            "tokens_per_cpu_s": tokens / median(run["cpu_s"] for run in runs),
-        }
-        for peer, runs in found.items()
-    }
+        file.write_text(json.dumps(list(texts)))
+        for peer in plan.peers * plan.peer_rounds:
+            found.ours.append(await bench_embed(pool, texts))
+            run = run_peer(peer, folder, file)
+            if run:
+                found.peers.setdefault(peer, []).append(run)
 
 
-async def tokens_of(texts: Sequence[str]) -> int:
-    async with ModelPool(ModelsOptions()) as pool:
-        return (await bench_embed(pool, texts)).tokens
+def run_peer(peer: str, folder: Path, texts: Path) -> Mapping[str, Any] | None:
+    """What it took, or None for one that does not run here."""
+    script = Path(__file__).with_name("embed_peers.py")
+    done = subprocess.run([PYTHON, script, peer, folder, texts], capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{peer} does not run here: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        return None
+    took: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return took
 
 
-def show(found: Mapping[str, Any]) -> None:
-    for name, value in found.items():
-        if isinstance(value, Mapping):
-            for key, number in value.items():
-                print(f"{name}.{key:32} {number:,.3f}" if isinstance(number, float) else f"{name}.{key:32} {number}")
-        else:
-            print(f"{name:40} {value:.5f}")
+def show(figures: Mapping[str, float | None]) -> None:
+    for name, value in figures.items():
+        print(f"{name:48} {'not measured' if value is None else f'{value:12,.4f}'}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer texts and rounds, under a minute")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--peers", action="store_true", help="measure other libraries too")
-    parser.add_argument("--texts", type=int, default=None, help="passages to embed (8000; quick: 300)")
+    parser.add_argument("--quick", action="store_true", help="fewer texts, rounds and peers, under a minute")
+    parser.add_argument("--json", action="store_true", help="print one flat JSON object")
+    parser.add_argument("--peers", action="store_true", help="install the other libraries, and measure all of them")
+    parser.add_argument("--texts", type=int, default=None, help=f"passages to embed ({Plan().texts})")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="a corpus.jsonl of BEIR's layout")
     args = parser.parse_args()
-    texts = read_texts(args.corpus, args.texts or (300 if args.quick else 8000))
-    found = asyncio.run(measure(texts, rounds=1 if args.quick else 3, seconds=4.0 if args.quick else 20.0))
+    plan = QUICK if args.quick else Plan()
     if args.peers:
-        few = texts[:1000]  # the slowest peer takes minutes for these
-        peers = measure_peers(few, asyncio.run(tokens_of(few)), rounds=1 if args.quick else 3)
-        found["peers"] = {name: peer["tokens_per_s"] for name, peer in peers.items()}
-        for name, peer in peers.items():
-            found["ratio"][name] = found["penstock"]["tokens_per_s"] / peer["tokens_per_s"]
-            found["ratio"][f"{name}_cpu"] = found["penstock"]["tokens_per_cpu_s"] / peer["tokens_per_cpu_s"]
+        install_peers()
+    found = asyncio.run(measure(read_texts(args.corpus, args.texts or plan.texts), plan))
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(found.figures()))
     else:
-        show(found)
+        show({**found.figures(), **found.more()})
 
 
 if __name__ == "__main__":

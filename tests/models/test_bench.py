@@ -28,6 +28,7 @@ async def test_questions_under_load_are_all_answered(options: ModelsOptions) -> 
     assert found.questions == 25
     assert 0 < found.p50_ms <= found.p95_ms <= found.max_ms
     assert found.bulk_texts_per_s > 0
+    assert found.bulk_alone_texts_per_s > 0
 
 
 def test_the_ceiling_runs() -> None:
