@@ -1,6 +1,6 @@
 """Embedding on this machine: Penstock, its ceiling, questions under load, and other libraries on the same passages.
 
-    python bench/embed.py [--quick] [--json] [--peers] [--texts N] [--corpus FILE]
+    python bench/embed.py [--quick] [--json] [--peers] [--texts N] [--corpus FILE] [--device cuda]
 
 FILE is a `corpus.jsonl` of BEIR's layout. `--peers` makes an environment of their own for the other libraries
 (build/peers, about 1.7 GB) and measures them; once it is there, they are measured without being asked for, but for the
@@ -210,7 +210,12 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="install the other libraries, and measure all of them")
     parser.add_argument("--texts", type=int, default=None, help=f"passages to embed ({Plan().texts})")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="a corpus.jsonl of BEIR's layout")
+    parser.add_argument("--device", default="cpu", help="cuda: what `embed_cuda.py` measures, on a GPU")
     args = parser.parse_args()
+    if args.device != "cpu":
+        flags = [flag for flag, on in (("--quick", args.quick), ("--json", args.json)) if on]
+        script = Path(__file__).with_name("embed_cuda.py")
+        sys.exit(subprocess.call([sys.executable, script, "--device", args.device, *flags]))
     plan = QUICK if args.quick else Plan()
     if args.peers:
         install_peers()
