@@ -1,12 +1,13 @@
 """What callers send, field by field. Strict: no unknown field, no string where a number is meant."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from penstock.errors import InvalidInput
 from penstock.filters import parse_filter
+from penstock.pipeline.chunking import chunker_names
 from penstock.pipeline.intake import DEFAULT_COLLECTION
 from penstock.types import CollectionOptions, DocumentStatus, JobState, Priority
 
@@ -67,6 +68,9 @@ PriorityField = Annotated[Priority, Field(strict=False)]
 StateField = Annotated[JobState, Field(strict=False)]
 
 
+CHUNKER_HELP: Final = "recursive, heading, page, tokens, sentence, or one that is installed beside Penstock."
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -76,10 +80,17 @@ class NewCollection(Strict):
 
     name: Annotated[str, Field(min_length=1, max_length=64, examples=["inspections"])]
     embedding_model: Annotated[str, Field("default", min_length=1, max_length=64)]
-    chunker: Literal["recursive"] = "recursive"
+    chunker: Annotated[str, Field("recursive", min_length=1, max_length=64, description=CHUNKER_HELP)]
     chunk_tokens: Annotated[int, Field(240, ge=16, le=4096)]
     chunk_overlap: Annotated[int, Field(32, ge=0, le=2048)]
     reranker: Annotated[str | None, Field(None, min_length=1, max_length=64)]
+
+    @field_validator("chunker")
+    @classmethod
+    def _chunker_is_there(cls, name: str) -> str:
+        if name not in chunker_names():
+            raise ValueError(f"there is no chunker of this name; choose one of {', '.join(chunker_names())}")
+        return name
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> "NewCollection":
@@ -89,6 +100,20 @@ class NewCollection(Strict):
 
     def options(self) -> CollectionOptions:
         return CollectionOptions(**self.model_dump(exclude={"name"}))
+
+
+class ReindexBody(Strict):
+    """Where to move a collection; what is not given stays as it is."""
+
+    embedding_model: Annotated[str | None, Field(None, min_length=1, max_length=64)]
+    engine: Annotated[
+        str | None,
+        Field(None, max_length=64, description="Of the server's settings `index_engines`; empty: the main one."),
+    ]
+
+
+class CopyBody(Strict):
+    name: Annotated[str, Field(min_length=1, max_length=64, description="Of the new collection.")]
 
 
 class NewDocument(Strict):
