@@ -125,7 +125,10 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """A worker process as it describes itself in the registry. `ready` only once its models are loaded and warm."""
+    """A worker process as it describes itself in the registry. `ready` only once its models are loaded and warm.
+
+    `machine`: within which `pid` means something; empty where that is unknown.
+    """
 
     id: str
     host: str
@@ -139,6 +142,7 @@ class WorkerInfo:
     started_at: float = 0.0
     seen_at: float = 0.0
     detail: str = ""
+    machine: str = ""
 
 
 # --- collections and documents --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 from penstock.ids import new_id
 from penstock.jobs import JobsOptions, JobStore, open_store
 from penstock.jobs.base import JobFilter
+from penstock.jobs.neighbours import machine_id
 from penstock.types import Job, JobState, NewJob
 
 LEASE_S = 1.0
@@ -43,12 +44,12 @@ def ledger(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(url: str, ledger: Path) -> Iterator[Callable[[], Process]]:
+def start(url: str, ledger: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def run() -> Process:
+    def run(lease_s: float = LEASE_S) -> Process:
         script = Path(__file__).with_name("worker_process.py")
-        started.append(subprocess.Popen([sys.executable, str(script), url, str(ledger)]))
+        started.append(subprocess.Popen([sys.executable, str(script), url, str(ledger), str(lease_s)]))
         return started[-1]
 
     yield run
@@ -96,6 +97,21 @@ async def test_a_killed_workers_jobs_are_done_by_another(
     for job in await all_final(shared, jobs):
         assert (job.state, job.result) == (JobState.SUCCEEDED, 2)
         assert [failure.code for failure in job.failures] == ["worker_died"]
+
+
+@pytest.mark.case(1)
+@pytest.mark.skipif(not machine_id(), reason="needs /proc")
+async def test_a_dead_neighbours_jobs_are_taken_over_long_before_their_leases_end(
+    url: str, ledger: Path, start: Callable[..., Process]
+) -> None:
+    async with open_store(url, JobsOptions(lease_s=600)) as store:
+        first = start(600)
+        jobs = await accept(store, *(NewJob(kind="work", payload={"seconds": 1}) for _ in range(5)))
+        await noted(ledger, "begun", 5)
+        first.kill()
+        start(600)
+        assert [(job.state, job.result) for job in await all_final(store, jobs)] == [(JobState.SUCCEEDED, 2)] * 5
+        assert len(await store.workers()) == 1
 
 
 @pytest.mark.case(5)

@@ -1,4 +1,4 @@
-"""A worker process: `python worker_process.py URL LEDGER`. Every attempt leaves lines in the ledger."""
+"""A worker process: `python worker_process.py URL LEDGER [LEASE_S]`. Every attempt leaves lines in the ledger."""
 
 import asyncio
 import os
@@ -10,10 +10,8 @@ from penstock.jobs import JobsOptions, WorkerOptions, open_store
 from penstock.jobs.worker import JobContext, Worker
 from penstock.types import JSON
 
-LEASE_S = 1.0
 
-
-async def main(url: str, ledger: str) -> None:
+async def main(url: str, ledger: str, lease_s: str = "1.0") -> None:
     def note(context: JobContext, what: str) -> None:
         line = f"{context.job.id} {context.attempt} {what}\n"
         with Path(ledger).open("a", encoding="utf-8") as file:
@@ -30,7 +28,7 @@ async def main(url: str, ledger: str) -> None:
         await asyncio.sleep(0.05)
         os._exit(139)
 
-    async with open_store(url, JobsOptions(lease_s=LEASE_S)) as store:
+    async with open_store(url, JobsOptions(lease_s=float(lease_s))) as store:
         options = WorkerOptions(background=100, sweep_s=0.1, grace_s=10)
         worker = Worker(store, {"work": work, "poison": poison}, options)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)

@@ -15,6 +15,7 @@ from penstock.jobs.base import JobStore
 from penstock.jobs.context import Attempt, Handler, JobContext, Reason
 from penstock.jobs.heartbeat import Heartbeat
 from penstock.jobs.metrics import ENDED, LEASED, LOST, RUN, RUNNING, WAIT
+from penstock.jobs.neighbours import is_dead, machine_id
 from penstock.jobs.options import WorkerOptions
 from penstock.jobs.records import Beat, Outcome
 from penstock.jobs.reporter import Reporter
@@ -55,6 +56,7 @@ class Worker:
         self._warm = warm
         self._models: Sequence[str] = ()
         self._started_at = time.time()
+        self._machine = machine_id()
         self._running: set[Attempt] = set()
         self._leases: dict[str, int] = {}
         self._background = 0
@@ -262,10 +264,19 @@ class Worker:
         while True:
             await asyncio.sleep(self._options.sweep_s)
             try:
+                await self._bury()
                 while await self._store.expire():
                     pass
             except PenstockError as exc:
                 logger.warning("lost leases and old records could not be looked for (%s)", exc)
+
+    async def _bury(self) -> None:
+        """Take over from workers of this machine that are dead: nobody need wait for their leases to run out."""
+        for worker in await self._store.workers() if self._machine else ():
+            if worker.machine == self._machine and worker.id != self.id and is_dead(worker.pid):
+                handed = await self._store.hand_back(worker.id, died=True)
+                await self._store.unregister(worker.id)
+                logger.warning("worker %s (process %d) is dead; %d jobs were taken back", worker.id, worker.pid, handed)
 
     def _info(self) -> WorkerInfo:
         return WorkerInfo(
@@ -279,6 +290,7 @@ class Worker:
             models=self._models,
             rss_bytes=_rss_bytes(),
             started_at=self._started_at,
+            machine=self._machine,
         )
 
 
