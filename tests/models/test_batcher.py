@@ -226,3 +226,29 @@ async def test_metrics_count_tokens_and_padding(opened: Open, registry: Collecto
     assert registry.get_sample_value("penstock_model_tokens_total", labels) == 60
     assert registry.get_sample_value("penstock_model_padding_tokens_total", labels) == 4
     assert registry.get_sample_value("penstock_model_wait_seconds_count", labels) == 1
+
+
+async def test_metrics_tell_fill_rows_waits_and_runs(opened: Open, engine: Any, registry: CollectorRegistry) -> None:
+    engine.gate.clear()
+    async with opened(BatcherOptions(slice_ms=1e6, batch_tokens=128)) as batcher:
+        first = asyncio.create_task(run(batcher, [tokens(1, 64)]))
+        await engine.wait_running()
+        others = [asyncio.create_task(run(batcher, [tokens(1, length)])) for length in (60, 64)]
+        question = asyncio.create_task(run(batcher, [tokens(1, 16)], Lane.INTERACTIVE))
+        await asyncio.sleep(0.02)
+        engine.gate.set()
+        await asyncio.gather(first, question, *others)
+
+    def value(name: str, lane: str) -> float | None:
+        return registry.get_sample_value(f"penstock_model_{name}", {"model": "m", "lane": lane})
+
+    assert value("batches_total", "bulk") == value("run_seconds_count", "bulk") == 2
+    assert value("rows_total", "bulk") == 3
+    assert value("tokens_total", "bulk") == 188
+    assert value("padding_tokens_total", "bulk") == 4
+    assert value("batch_fill_ratio_sum", "bulk") == pytest.approx(64 / 128 + 124 / 128)
+    assert value("wait_seconds_count", "bulk") == 3
+    assert value("wait_seconds_count", "interactive") == value("batches_total", "interactive") == 1
+    assert (value("wait_seconds_sum", "interactive") or 0) >= 0.02
+    assert (value("run_seconds_sum", "bulk") or 0) >= 0.02
+    assert value("queued_tokens", "bulk") == 0

@@ -1,6 +1,6 @@
 """What the models room tells Prometheus."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -83,13 +83,13 @@ class ModelMetrics:
         self.run.labels(model, lane).observe(took_s)
 
     def counted(
-        self, model: str, lane: Lane, *, waits_s: Iterable[float], tokens: int, padded: int, limit: int
+        self, model: str, lane: Lane, *, waits_s: Sequence[float], tokens: int, padded: int, limit: int
     ) -> None:
         """A batch came back: what its texts waited, its tokens, and those with padding, of `limit` at most."""
         wait = self.wait.labels(model, lane)
         for wait_s in waits_s:
             wait.observe(wait_s)
-            self.rows.labels(model, lane).inc()
+        self.rows.labels(model, lane).inc(len(waits_s))
         self.batches.labels(model, lane).inc()
         self.tokens.labels(model, lane).inc(tokens)
         self.padding.labels(model, lane).inc(padded - tokens)
