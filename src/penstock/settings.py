@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """URL of the job store; empty: SQLite in the data folder."""
     index: SecretStr = SecretStr("")
     """URL of the index; empty: LanceDB in the data folder."""
+    index_engines: Mapping[str, SecretStr] = {}
+    """URLs of other indexes by name, for collections that a reindex moves there (`penstock reindex --engine NAME`)."""
     blobs: SecretStr = SecretStr("")
     """URL of the blob store; empty: a folder in the data folder."""
     api: ApiOptions = ApiOptions()

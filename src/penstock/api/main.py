@@ -23,6 +23,7 @@ from penstock.api.routers import (
     jobs,
     legacy,
     models,
+    moves,
     questions,
     queues,
     search,
@@ -33,7 +34,7 @@ from penstock.api.state import ApiState, make_state
 from penstock.app import Services
 from penstock.errors import PenstockError
 
-ROUTERS = (collections, documents, batches, search, questions, jobs, queues, workers, models, health, legacy)
+ROUTERS = (collections, moves, documents, batches, search, questions, jobs, queues, workers, models, health, legacy)
 
 DESCRIPTION = """
 Ask questions about documents and images, with citations. Uploads and questions are jobs: a 202 means that it is on disk

@@ -27,12 +27,14 @@ from penstock.pipeline.ingest import IngestOptions, Ingestor
 from penstock.pipeline.intake import IntakeOptions
 from penstock.pipeline.parsing import ParserPool
 from penstock.pipeline.pictures import Pictures
+from penstock.pipeline.reindex import Reindexer
 from penstock.pipeline.requests import Kind
 from penstock.pipeline.retrieve import Retriever
 from penstock.pipeline.upkeep import Upkeep, UpkeepOptions
 from penstock.settings import Settings
 from penstock.stores import open_index
 from penstock.stores.base import IndexStore
+from penstock.stores.routed import RoutedIndex
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,12 @@ async def run_worker(
         open_sources(services) as sources,
     ):
         gatherer = Gatherer(services.ledger, services.jobs, sources)
-        handlers = {**make_handlers(services, engines).by_kind(), Kind.BATCH: gatherer.handle}
+        reindexer = Reindexer(services.ledger, engines.index, engines.writer, engines.models, engines.cache)
+        handlers = {
+            **make_handlers(services, engines).by_kind(),
+            Kind.BATCH: gatherer.handle,
+            Kind.REINDEX: reindexer.handle,
+        }
         worker = Worker(
             services.jobs,
             {kind: handler for kind, handler in handlers.items() if kinds is None or kind in kinds},
@@ -106,7 +113,7 @@ class Engines:
 async def open_engines(settings: Settings) -> AsyncIterator[Engines]:
     """Opens them, nothing loaded yet."""
     async with AsyncExitStack() as stack:
-        index = await stack.enter_async_context(open_index(settings.index_url, settings.stores))
+        index = await stack.enter_async_context(make_index(settings))
         cache = await stack.enter_async_context(open_cache(settings.cache_url, settings.cache))
         generator = await _open_generator(stack, settings.generator)
         vision = await _open_generator(stack, settings.vision)
@@ -144,6 +151,13 @@ def make_handlers(services: Services, engines: Engines) -> Handlers:
         answerer=Answerer(engines.generator, services.settings.answer, reader=engines.reader),
         pictures=Pictures(services.blobs, engines.drawers, engines.reader, services.settings.images),
     )
+
+
+def make_index(settings: Settings) -> IndexStore:
+    """The index of the settings, not opened yet, with the other engines that collections may have been moved to."""
+    main = open_index(settings.index_url, settings.stores)
+    others = {name: open_index(url.get_secret_value(), settings.stores) for name, url in settings.index_engines.items()}
+    return RoutedIndex(main, others)
 
 
 def open_sources(services: Services) -> Sources:

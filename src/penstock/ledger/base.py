@@ -57,6 +57,7 @@ class Generation:
     """
 
     id: str
+    tenant: str
     collection_id: str
     options: CollectionOptions
     cursor: str = ""

@@ -18,11 +18,12 @@ from penstock.ledger.schema import BUILDING, RETIRED, generations
 from penstock.ledger.schema import collections as collection_table
 from penstock.types import CollectionOptions
 
-_BUILDING = select(generations).where(
-    generations.c.collection_id == bindparam("collection_id"), generations.c.state == BUILDING
+_ALL = select(generations, collection_table.c.tenant).join(
+    collection_table, collection_table.c.id == generations.c.collection_id
 )
-_BY_ID = select(generations).where(generations.c.id == bindparam("id"))
-_ALL_BUILDING = select(generations).where(generations.c.state == BUILDING).order_by(generations.c.id)
+_BUILDING = _ALL.where(generations.c.collection_id == bindparam("collection_id"), generations.c.state == BUILDING)
+_BY_ID = _ALL.where(generations.c.id == bindparam("id"))
+_ALL_BUILDING = _ALL.where(generations.c.state == BUILDING).order_by(generations.c.id)
 _RETIRED = (
     select(generations)
     .where(generations.c.state == RETIRED, generations.c.updated_at <= bindparam("before"))
@@ -53,6 +54,7 @@ _START = insert(generations).values(
 def record(row: Row[Any]) -> Generation:
     return Generation(
         id=row.id,
+        tenant=row.tenant,
         collection_id=row.collection_id,
         options=from_json(row.options, CollectionOptions),
         cursor=row.cursor,

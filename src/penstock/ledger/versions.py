@@ -148,6 +148,7 @@ def record(row: Row[Any]) -> VersionWork:
 def _generation(row: Row[Any]) -> Generation:
     return Generation(
         id=row.next_id,
+        tenant=row.tenant,
         collection_id=row.collection_id,
         options=from_json(row.next_options, CollectionOptions),
         job_id=row.next_job_id,

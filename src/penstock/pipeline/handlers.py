@@ -18,7 +18,6 @@ from penstock.pipeline.requests import (
     IngestRequest,
     Kind,
     QuestionRequest,
-    ReindexRequest,
     SearchRequest,
     SearchResult,
     decode,
@@ -43,7 +42,6 @@ class Handlers:
             Kind.INGEST: self.ingest,
             Kind.SEARCH: self.search,
             Kind.QUESTION: self.question,
-            Kind.REINDEX: self.reindex,
         }
 
     async def ingest(self, context: JobContext) -> JSON:
@@ -101,11 +99,6 @@ class Handlers:
         shown = await self.pictures.describe(picture, question)
         timings.add({"describe": (time.perf_counter() - started) * 1000})
         return f"{question}\n{shown.text}" if shown else question
-
-    async def reindex(self, context: JobContext) -> JSON:
-        request = decode(ReindexRequest, context.job.payload)
-        collection = await self._collection(context.job.tenant, request.collection)
-        return {"chunks": await self.ingestor.reindex(collection, context.progress)}
 
     async def _collection(self, tenant: str, name: str) -> Collection:
         """The collection; the default one may be asked before its first document made it, and is empty then."""

@@ -10,16 +10,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.blobs.base import BlobStore
+from penstock.errors import Unavailable
 from penstock.ids import chunk_id
 from penstock.ledger.base import Ledger, VersionWork
 from penstock.models.pool import ModelPool
+from penstock.pipeline.chunking import chunker_version
 from penstock.pipeline.content_cache import ContentCache
 from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.parsing import Chunked, ChunkingRequest, ParserPool
 from penstock.pipeline.passage_vectors import PassageVectors
 from penstock.pipeline.passages import passage_text
 from penstock.stores.base import IndexRow, IndexStore
-from penstock.types import JSON, Chunk, Collection, DocumentStatus
+from penstock.types import JSON, Chunk, DocumentStatus
 
 SPECIAL_TOKENS = 2
 """What a BERT-like model adds to each text: a mark at its start and one at its end."""
@@ -87,29 +89,46 @@ class Ingestor:
             return Ingested()
         if not work.live or work.status is not DocumentStatus.PENDING:
             return Ingested(live=False)
-        vectors = await self._vectors_by(work.collection)
+        vectors = await self._vectors_by(work.collection.options.embedding_model)
         chunked, parsed = await self._passages(work, vectors, report)
         chunks = _chunks(work, chunked)
-        embedded = await self._index_chunks(work, chunks, vectors, report)
-        if not await self._ledger.finish_version(version_id, chunks, pages=chunked.pages):
+        live, embedded = await self._show(work, chunked, chunks, report)
+        if not live:
             return Ingested(live=False)  # what was indexed is garbage now, says the ledger
         return Ingested(chunks=len(chunks), pages=chunked.pages, parsed=parsed, embedded=embedded, notes=chunked.notes)
 
-    async def reindex(self, collection: Collection, report: ReportProgress) -> int:
-        """Rebuilds the collection's index from the ledger; returns the number of chunks in it."""
-        vectors = await self._vectors_by(collection)
-        await self._index.drop(collection.id)
-        await self._index.create(collection.id, vectors.embedder.info.dimensions)
-        done, after = 0, ""
-        while page := await self._ledger.scan_chunks(collection.id, after=after, limit=self._options.window_chunks):
-            await self._index_window(collection.id, [(found.chunk, found.metadata) for found in page], vectors)
-            done, after = done + len(page), page[-1].chunk.id
-            await report("index", done, collection.chunks)
-        return done
+    async def _show(
+        self, work: VersionWork, chunked: Chunked, chunks: Sequence[Chunk], report: ReportProgress
+    ) -> tuple[bool, int]:
+        """Writes the chunks wherever they must be and makes them visible; whether they are, and how many were embedded.
 
-    async def _vectors_by(self, collection: Collection) -> PassageVectors:
-        """What embeds the collection's passages; loaded, if it is not yet."""
-        embedder = await self._models.embedder(collection.options.embedding_model)
+        A reindex may begin or end meanwhile: then they go to the other place too, and the ledger is asked again.
+        """
+        written, embedded = set[str](), 0
+        while True:
+            for index_id, model in _places(work).items():
+                if index_id not in written:
+                    vectors = await self._vectors_by(model)
+                    embedded += await self._index_chunks(work, index_id, chunks, vectors, report)
+                    written.add(index_id)
+            try:
+                live = await self._ledger.finish_version(
+                    work.version_id,
+                    chunks,
+                    pages=chunked.pages,
+                    notes=chunked.notes,
+                    index_ids=frozenset(written),
+                )
+            except Unavailable:
+                work = await self._ledger.get_version(work.version_id)
+                if _places(work).keys() <= written:
+                    raise
+            else:
+                return live, embedded
+
+    async def _vectors_by(self, model: str) -> PassageVectors:
+        """What embeds passages with the model; loaded, if it is not yet."""
+        embedder = await self._models.embedder(model)
         known = self._vectors.get(embedder.info.name)
         if known is None or known.embedder is not embedder:
             known = self._vectors[embedder.info.name] = PassageVectors(embedder, self._cache)
@@ -126,7 +145,8 @@ class Ingestor:
             overlap=options.chunk_overlap,
             tokenizer_file=str(embedder.tokenizer_file),
         )
-        key = vectors.keys.passages(work.sha256, work.media_type, self._parsers.identity(work.media_type), chunking)
+        readers = f"{self._parsers.identity(work.media_type)} {chunker_version(options.chunker)}"
+        key = vectors.keys.passages(work.sha256, work.media_type, readers, chunking)
         if known := await self._cache.passages(key):
             return known, False
         chunked = await self._parse(work, chunking, report)
@@ -142,41 +162,56 @@ class Ingestor:
             )
 
     async def _index_chunks(
-        self, work: VersionWork, chunks: Sequence[Chunk], vectors: PassageVectors, report: ReportProgress
+        self,
+        work: VersionWork,
+        index_id: str,
+        chunks: Sequence[Chunk],
+        vectors: PassageVectors,
+        report: ReportProgress,
     ) -> int:
         """Window by window, so that a book of 50,000 chunks holds no more vectors in memory than a letter.
 
         Returns how many passages the model had to embed.
         """
         if chunks:  # each time, for another process may have dropped the collection to reindex it
-            await self._index.create(work.collection.id, vectors.embedder.info.dimensions)
+            await self._index.create(index_id, vectors.embedder.info.dimensions)
         embedded = 0
         for first in range(0, len(chunks), self._options.window_chunks):
             window = chunks[first : first + self._options.window_chunks]
             async with self._windows:
                 await report("embed", first, len(chunks))
                 rows = [(chunk, work.metadata) for chunk in window]
-                embedded += await self._index_window(work.collection.id, rows, vectors)
+                embedded += await index_window(self._writer, index_id, rows, vectors)
         return embedded
 
-    async def _index_window(
-        self, collection_id: str, window: Sequence[tuple[Chunk, Mapping[str, JSON]]], vectors: PassageVectors
-    ) -> int:
-        texts = [passage_text(chunk) for chunk, _ in window]
-        found = await vectors.of(texts)
-        rows = [
-            IndexRow(
-                chunk_id=chunk.id,
-                document_id=chunk.document_id,
-                version_id=chunk.version_id,
-                text=text,
-                vector=vector,
-                metadata=metadata,
-            )
-            for (chunk, metadata), text, vector in zip(window, texts, found.vectors, strict=True)
-        ]
-        await self._writer.write(collection_id, rows)
-        return found.computed
+
+def _places(work: VersionWork) -> dict[str, str]:
+    """Where in the index the version must be, and the embedding model of each place."""
+    places = {work.collection.index_id: work.collection.options.embedding_model}
+    if work.building is not None:
+        places[work.building.id] = work.building.options.embedding_model
+    return places
+
+
+async def index_window(
+    writer: IndexWriter, index_id: str, window: Sequence[tuple[Chunk, Mapping[str, JSON]]], vectors: PassageVectors
+) -> int:
+    """Embeds chunks (each with its document's metadata) and writes them; returns how many the model had to embed."""
+    texts = [passage_text(chunk) for chunk, _ in window]
+    found = await vectors.of(texts)
+    rows = [
+        IndexRow(
+            chunk_id=chunk.id,
+            document_id=chunk.document_id,
+            version_id=chunk.version_id,
+            text=text,
+            vector=vector,
+            metadata=metadata,
+        )
+        for (chunk, metadata), text, vector in zip(window, texts, found.vectors, strict=True)
+    ]
+    await writer.write(index_id, rows)
+    return found.computed
 
 
 def _chunks(work: VersionWork, chunked: Chunked) -> list[Chunk]:

@@ -14,7 +14,7 @@ from penstock.filters import matches, parse_filter
 from penstock.ids import new_id
 from penstock.jobs.base import JobFilter, JobStore
 from penstock.ledger.base import Accepted, Ledger, NewVersion
-from penstock.pipeline.requests import BatchRequest, IngestRequest, Kind, decode, encode
+from penstock.pipeline.requests import BatchRequest, IngestRequest, Kind, ReindexRequest, decode, encode
 from penstock.types import (
     DEFAULT_TENANT,
     JSON,
@@ -161,6 +161,8 @@ class Intake:
             await self._jobs.cancel_many(
                 await self._ledger.batches.cancel(job.tenant, decode(BatchRequest, job.payload).batch_id)
             )
+        if job.kind == Kind.REINDEX and (job.cancel_requested or job.state is JobState.CANCELLED):
+            await self._ledger.generations.abandon(decode(ReindexRequest, job.payload).generation_id)
         return job
 
     async def retry(self, job_id: str, *, tenant: str | None = None) -> Job:

@@ -71,9 +71,12 @@ class QuestionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReindexRequest:
-    """Rebuild a collection's index from the ledger."""
+    """Fill a generation of a collection's index from the ledger, then search there. `chunks`: how many, about.
 
-    collection: str
+    The job's result: `{"chunks": n, "switched": true}`."""
+
+    generation_id: str
+    chunks: int = 0
 
 
 def encode(request: object) -> JSON:

@@ -99,7 +99,7 @@ class Retriever:
         text = None if question.mode == "dense" else question.text
         while True:
             query = IndexQuery(k=k, vector=question.vector, text=text, filter=where)
-            found = await self._index.search(collection.id, query)
+            found = await self._index.search(collection.index_id or collection.id, query)
             ranked = fuse(found, mode=question.mode, known=question.known)
             hits = self._weigh(question, await self._visible(collection, ranked, limit))
             if len(hits) >= limit or len(found.candidates) < k or k >= MAX_CANDIDATES:

@@ -1,8 +1,10 @@
 """What keeps the stores saying the same without anyone's help: reconcile, purge, sweep, tidy.
 
-- reconcile: every pending version and every batch being gathered must have a live job; one whose job is lost (Redis
-  flushed, a crash between ledger and queue) is enqueued again, one whose job ended without it takes over the job's end.
-- purge: versions that were deleted or replaced leave the index, then the ledger.
+- reconcile: every pending version, every batch being gathered and every reindex must have a live job; one whose
+  job is lost (Redis flushed, a crash between ledger and queue) is enqueued again, one whose job ended without it takes
+  over the job's end.
+- purge: versions that were deleted or replaced leave the index, then the ledger; so do places in the index that a
+  reindex left.
 - sweep: blobs that nothing refers to any more leave the blob store, a day after they were last put; the record of old
   batches is dropped.
 - tidy: the index engine merges its small files and indexes fresh rows.
@@ -17,10 +19,11 @@ from dataclasses import dataclass
 from penstock.blobs.base import BlobStore
 from penstock.errors import NotFound, PenstockError
 from penstock.jobs.base import JobStore
-from penstock.ledger.base import Garbage, Ledger, VersionWork
+from penstock.ledger.base import Generation, Ledger, VersionWork
 from penstock.ledger.batch_records import BatchWork
 from penstock.pipeline.batches import batch_job
 from penstock.pipeline.intake import IntakeOptions, ingest_job
+from penstock.pipeline.reindexing import reindex_job
 from penstock.stores.base import IndexStore
 from penstock.types import Failure, Job, JobState, Priority
 
@@ -38,6 +41,8 @@ class UpkeepOptions:
     """An upload puts its blob first and refers to it later; putting it again makes it young again."""
     batch_age_s: float = 30 * 24 * 3600.0
     """How long one can ask what became of a batch."""
+    retired_s: float = 600.0
+    """How long the old place of a reindexed collection is kept for whoever still searches or writes there."""
     tidy_every_s: float = 2.0
     """Cheap when nothing was written; fresh rows are searched slowly until they are indexed."""
 
@@ -93,6 +98,8 @@ class Upkeep:
             for batch in batches:
                 mended += await self._reconcile_batch(batch)
             after = batches[-1].batch_id
+        for generation in await self._ledger.generations.all_building():
+            mended += await self._reconcile_generation(generation)
         if mended:
             logger.warning("%d document(s) or batch(es) had no live job and were taken care of", mended)
         return mended
@@ -101,13 +108,17 @@ class Upkeep:
         """Returns how many versions were taken out."""
         purged = 0
         while page := await self._ledger.garbage():
-            by_collection: defaultdict[str, list[Garbage]] = defaultdict(list)
+            by_place = defaultdict[str, list[str]](list)
             for one in page:
-                by_collection[one.collection_id].append(one)
-            for collection_id, versions in by_collection.items():
-                await self._index.delete(collection_id, version_ids=[one.version_id for one in versions])
+                for index_id in one.index_ids:
+                    by_place[index_id].append(one.version_id)
+            for index_id, version_ids in by_place.items():
+                await self._index.delete(index_id, version_ids=version_ids)
             await self._ledger.forget([one.version_id for one in page])
             purged += len(page)
+        for index_id in await self._ledger.generations.retired(older_than_s=self._options.retired_s):
+            await self._index.drop(index_id)
+            await self._ledger.generations.forget(index_id)
         return purged
 
     async def sweep(self) -> int:
@@ -149,6 +160,16 @@ class Upkeep:
             return False
         lost = Failure(code="lost", message="The job ended before all was gathered. Retry the batch: it goes on there.")
         return await self._ledger.batches.close(batch.batch_id, job.error or lost)
+
+    async def _reconcile_generation(self, generation: Generation) -> bool:
+        try:
+            job = await self._jobs.get(generation.job_id)
+        except NotFound:
+            await self._jobs.enqueue([reindex_job(generation)])
+            return True
+        if job.state.final:
+            await self._ledger.generations.abandon(generation.id)
+        return job.state.final
 
     async def _take_over_end(self, work: VersionWork, job: Job) -> bool:
         """The job ended and the version did not: its worker died too often, ran out of time, or was cancelled."""
