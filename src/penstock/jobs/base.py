@@ -168,10 +168,9 @@ class JobStore(ABC):
 
         Numbers may be missing where the log was trimmed. Raises NotFound at the start.
         """
-        await self.get(job_id)
         with self.wakeups.inbox(job_id) as inbox:
+            job: Job | None = await self.get(job_id)  # before the events: a final job's log is whole
             while True:
-                job = await self._get(job_id)  # before the events: a final job's log is whole
                 ended = job is None or job.state.final
                 while batch := await self.events(job_id, after=after):
                     for event in batch:
@@ -189,6 +188,7 @@ class JobStore(ABC):
                         after = event.seq
                     if fresh and _is_final(fresh[-1]):
                         return
+                job = await self._get(job_id)
 
     async def wait(self, job_id: str, *, timeout_s: float) -> Job:
         """The job once it is final, or as it is at the time-out. Raises NotFound."""
