@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from penstock.stores import IndexStore, open_index
+from penstock.stores import IndexStore, StoresOptions, open_index
 
 ENGINES = {
     "memory": "memory://",
     "lancedb": "lancedb://{folder}",
+    "lancedb-disk": "lancedb://{folder}",
     "qdrant": "qdrant+local://",
     "milvus": "milvus+lite://{folder}.db",
     "chroma": "chroma+local://{folder}",
@@ -49,6 +50,7 @@ def index_url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> st
 
 
 @pytest.fixture
-async def index(index_url: str) -> AsyncIterator[IndexStore]:
-    async with open_index(index_url) as store:
+async def index(engine: str, index_url: str) -> AsyncIterator[IndexStore]:
+    options = StoresOptions(memory_mb=0) if engine == "lancedb-disk" else StoresOptions()
+    async with open_index(index_url, options) as store:
         yield store

@@ -10,8 +10,11 @@ from penstock.stores.base import IndexRow
 from penstock.stores.facets import facets, fields
 from penstock.stores.vectors import stack
 
+IDENTITY = b"penstock.identity"
 
-def schema(dimensions: int) -> pa.Schema:
+
+def schema(dimensions: int, *, identity: str = "") -> pa.Schema:
+    """`identity` tells a table from one that was made in its place later."""
     return pa.schema(
         [
             pa.field("chunk_id", pa.string(), nullable=False),
@@ -21,7 +24,8 @@ def schema(dimensions: int) -> pa.Schema:
             pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
             pa.field("facets", pa.list_(pa.string()), nullable=False),
             pa.field("fields", pa.json_(), nullable=False),
-        ]
+        ],
+        metadata={IDENTITY: identity.encode()} if identity else None,
     )
 
 

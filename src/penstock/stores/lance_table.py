@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,9 +13,11 @@ import pyarrow as pa
 
 from penstock.filters import Filter
 from penstock.stores.base import Candidate, IndexQuery, LaneHits, Vector
+from penstock.stores.lance_copy import LanceCopy
 from penstock.stores.lance_errors import retry_commit
 from penstock.stores.lance_filter import any_of, to_sql
-from penstock.stores.lance_rows import dimensions_of
+from penstock.stores.lance_rows import IDENTITY, dimensions_of
+from penstock.stores.mirror import can_filter
 from penstock.stores.options import StoresOptions
 
 SAMPLE_ROWS = 512
@@ -37,20 +40,31 @@ class _Sample:
 class LanceTable:
     """`writing` is held by whoever writes; the times of the last write and optimise steer maintenance."""
 
-    def __init__(self, handle: Any, options: StoresOptions) -> None:
+    def __init__(self, handle: Any, options: StoresOptions, copy: LanceCopy, threads: Executor) -> None:
         self.handle = handle
+        self.copy = copy
         self.dimensions = 0
         self.writing = asyncio.Lock()
         self.last_write = time.monotonic()  # unknown writes of before count as one now
         self.last_optimise = 0.0
         self._options = options
+        self._threads = threads
+        self._identity = b""
         self._sample: _Sample | None = None
 
     async def refresh(self) -> None:
         """Reads what may have changed: another process may have made the table anew for another model."""
-        self.dimensions = dimensions_of(await self.handle.schema())
+        if self.dimensions and self.copy.unchanged():
+            return
+        found = await self.handle.schema()
+        self.dimensions = dimensions_of(found)
+        identity = (found.metadata or {}).get(IDENTITY, b"")
+        if identity != self._identity:
+            self._identity = identity
+            self.copy.forget()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await self.copy.close()
         self.handle.close()
 
     async def upsert(self, batch: pa.Table) -> None:
@@ -74,6 +88,12 @@ class LanceTable:
             self.last_write = time.monotonic()
 
     async def search(self, query: IndexQuery, terms: list[str]) -> LaneHits:
+        mirror = await self.copy.current(self.dimensions) if can_filter(query.filter) else None
+        if mirror is None:
+            return await self._search_disk(query, terms)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, mirror.search, query, terms)
+
+    async def _search_disk(self, query: IndexQuery, terms: list[str]) -> LaneHits:
         where = None if query.filter is None else to_sql(query.filter)
         rows = await self.handle.count_rows()
         try:

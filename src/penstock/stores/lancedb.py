@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import lancedb
 from lancedb.index import FTS
@@ -14,12 +15,15 @@ from penstock.errors import DataError, NotFound, Unavailable
 from penstock.filters import Filter
 from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import IndexQuery, IndexRow, IndexStore, LaneHits
+from penstock.stores.lance_copy import LanceCopy
 from penstock.stores.lance_errors import lance_errors
 from penstock.stores.lance_maintenance import is_due, optimise, prewarm
 from penstock.stores.lance_rows import schema, to_arrow
 from penstock.stores.lance_table import LanceTable
 from penstock.stores.options import StoresOptions
 from penstock.stores.vectors import check_dimensions
+
+SEARCH_THREADS = 4
 
 # The terms are ours already (see `analyzer`): the engine splits at white space and does nothing else.
 _TERMS = FTS(
@@ -48,6 +52,8 @@ class LanceIndex(IndexStore):
         self._opening = asyncio.Lock()
         self._database: Any = None
         self._cpu = ThreadPoolExecutor(max_workers=1, thread_name_prefix="penstock-index")
+        self._copies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="penstock-copy")
+        self._searches = ThreadPoolExecutor(max_workers=SEARCH_THREADS, thread_name_prefix="penstock-search")
 
     async def open(self) -> None:
         try:
@@ -67,10 +73,11 @@ class LanceIndex(IndexStore):
                     await prewarm(table.handle)
 
     async def close(self) -> None:
-        self._cpu.shutdown(wait=True)
         for table in self.tables.values():
-            table.close()
+            await table.close()
         self.tables.clear()
+        for executor in (self._cpu, self._copies, self._searches):
+            executor.shutdown(wait=True)
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -86,7 +93,9 @@ class LanceIndex(IndexStore):
             table = await self._find(collection_id)
             if table is None:
                 with lance_errors(f"create collection {collection_id}"):
-                    made = await self._database.create_table(collection_id, schema=schema(dimensions), exist_ok=True)
+                    made = await self._database.create_table(
+                        collection_id, schema=schema(dimensions, identity=uuid4().hex), exist_ok=True
+                    )
                     table = await self._keep(collection_id, made)
         if table.dimensions != dimensions:
             raise DataError(
@@ -98,7 +107,7 @@ class LanceIndex(IndexStore):
         async with self._opening:
             table = self.tables.pop(collection_id, None)
             if table is not None:
-                table.close()
+                await table.close()
             with lance_errors(f"drop collection {collection_id}"):
                 await self._database.drop_table(collection_id, ignore_missing=True)
 
@@ -148,9 +157,13 @@ class LanceIndex(IndexStore):
         names = list(self.tables) if collection_id is None else [collection_id]
         for name in names:
             table = await self._table(name)
-            if table is not None and (collection_id is not None or await is_due(table, self._options)):
+            if table is None:
+                continue
+            if collection_id is not None or await is_due(table, self._options):
                 with lance_errors(f"optimise collection {name}"):
                     await optimise(table, self._options)
+                await table.copy.current(table.dimensions)  # compaction moved the rows: they are copied anew
+            await table.copy.settle()
 
     async def _table(self, collection_id: str) -> LanceTable | None:
         """The table as it is now, or None: another process may have dropped it, made it, or made it anew."""
@@ -165,7 +178,7 @@ class LanceIndex(IndexStore):
         exists = self._place(collection_id).is_dir()
         table = self.tables.get(collection_id)
         if table is not None and not exists:
-            self.tables.pop(collection_id).close()
+            await self.tables.pop(collection_id).close()
             return None
         if table is not None or not exists:
             return table
@@ -176,10 +189,16 @@ class LanceIndex(IndexStore):
         # An index of nothing made at birth: rows that it does not cover yet are split by its rules too.
         if not await handle.list_indices():
             await handle.create_index("terms", config=_TERMS)
-        table = LanceTable(handle, self._options)
+        copy = LanceCopy(handle, self._place(collection_id), self._copies, self._fits)
+        table = LanceTable(handle, self._options, copy, self._searches)
         await table.refresh()
+        copy.begin(table.dimensions)
         self.tables[collection_id] = table
         return table
+
+    def _fits(self, more: int) -> bool:
+        held = sum(table.copy.bytes for table in self.tables.values())
+        return held + more < self._options.memory_mb << 20
 
     def _place(self, collection_id: str) -> Path:
         return self._folder / f"{collection_id}.lance"

@@ -17,10 +17,12 @@ class StoresOptions(BaseModel):
     at most 96. More finds more and takes longer."""
     retention_s: float = Field(default=60.0, gt=0)
     """How long deleted rows and old index files stay on disk for searches of other processes that still read them."""
+    memory_mb: int = Field(default=2_048, ge=0)
+    """Memory for copies of collections, from which questions are answered: about 3.5 KB a chunk of 384 dimensions. A
+    collection that does not fit in is searched on disk, which takes three times as long. 0: all of them are."""
     cache_mb: int = Field(default=512, ge=16)
     """Memory for index pages."""
-
     metadata_cache_mb: int = Field(default=64, ge=4)
-    """LanceDB: what it remembers of its files, a gigabyte at most if left to itself. Ingest leaves much of it behind."""
+    """Memory for what the engine remembers of its files; ingest leaves much of it behind."""
     api_key: SecretStr = SecretStr("")
     """Key or token of an index server: Qdrant, Milvus, Chroma."""

@@ -1,0 +1,126 @@
+"""Keeps the copy in memory of one LanceDB table right (see `mirror`)."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from penstock.stores.mirror import COLUMNS, FEW_ROWS, Mirror, Stamp
+
+logger = logging.getLogger(__name__)
+
+TAKE_ROWS = 50_000
+REFUSED_S = 10.0
+"""How long a copy that did not fit in is not tried again."""
+BYTES_A_ROW = 2_000
+"""Of a row beside its vector: its terms' and facets' postings, its id."""
+
+
+class LanceCopy:
+    """`fits` says whether so many bytes may be used; `executor` has one thread, on which copies are made."""
+
+    def __init__(self, handle: Any, place: Path, executor: Executor, fits: Callable[[int], bool]) -> None:
+        self.bytes = 0
+        self._handle = handle
+        self._place = place
+        self._executor = executor
+        self._fits = fits
+        self._mirror: Mirror | None = None
+        self._stamp: Stamp | None = None
+        self._version = -1
+        self._refused_at = -math.inf
+        self._copying = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def unchanged(self) -> bool:
+        """Whether nobody can have written to the table since the copy was last right."""
+        return self._stamp is not None and Stamp.of(self._place) == self._stamp
+
+    def forget(self) -> None:
+        """The table was made anew."""
+        self._mirror, self._stamp, self._version = None, None, -1
+
+    async def current(self, dimensions: int) -> Mirror | None:
+        """The copy, as the table is now; None while it is not there yet, or much is missing in it."""
+        if self.unchanged():
+            return self._mirror
+        async with self._copying:
+            if self._mirror is None or not await self._catch_up(self._mirror, FEW_ROWS):
+                self.begin(dimensions)
+                return None
+            return self._mirror
+
+    def begin(self, dimensions: int) -> None:
+        """Copies what is missing, in the background."""
+        if time.monotonic() - self._refused_at < REFUSED_S:
+            return
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._copy(dimensions), name="copy of a table")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _copy(self, dimensions: int) -> None:
+        rows = await self._handle.count_rows()
+        if not self._reserve(rows, dimensions):
+            return
+        mirror = Mirror(dimensions) if self._mirror is None else self._mirror
+        try:
+            await self._catch_up(mirror, rows + FEW_ROWS)
+        except (RuntimeError, OSError, ValueError) as exc:  # searches go to the disk, and say what is wrong there
+            logger.info("%s is not held in memory: %s", self._place.name, exc)
+            return
+        self._mirror = mirror
+        await self.settle()
+
+    async def settle(self) -> None:
+        """To be called now and then while nobody writes."""
+        if self._mirror is not None and self.unchanged():
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._mirror.settle)
+
+    async def _catch_up(self, mirror: Mirror, most: int) -> bool:
+        """False when more rows than `most` are missing, or they vanished while they were fetched."""
+        stamp, version = Stamp.of(self._place), await self._handle.version()
+        if version != self._version or mirror is not self._mirror:
+            listed = await self._handle.query().with_row_id().select([]).to_arrow()
+            alive = listed["_rowid"].to_numpy()
+            missing = mirror.missing(alive)
+            if len(missing) > most or not self._reserve(len(alive), mirror.dimensions):
+                return False
+            fresh = await self._fetch(missing)
+            if fresh is None:
+                return False
+            await asyncio.get_running_loop().run_in_executor(self._executor, mirror.sync, alive, fresh)
+        self._stamp, self._version = stamp, version
+        return True
+
+    def _reserve(self, rows: int, dimensions: int) -> bool:
+        """Whether a copy of so many rows fits in; when it does not, there is none any more."""
+        needed = rows * (4 * dimensions + BYTES_A_ROW)
+        if self._fits(needed - self.bytes):
+            self.bytes = needed
+            return True
+        self.forget()
+        self.bytes, self._refused_at = 0, time.monotonic()
+        return False
+
+    async def _fetch(self, addresses: NDArray[np.uint64]) -> pa.Table | None:
+        """The rows at these addresses; None when some of them are no longer there."""
+        parts = []
+        for start in range(0, len(addresses), TAKE_ROWS):
+            wanted = addresses[start : start + TAKE_ROWS].tolist()
+            part = await self._handle.take_row_ids(wanted).select(COLUMNS).with_row_id().to_arrow()
+            if len(part) != len(wanted):
+                return None
+            parts.append(part)
+        return pa.concat_tables(parts) if parts else pa.table({"_rowid": pa.array([], pa.uint64())})

@@ -1,0 +1,268 @@
+"""A LanceDB table's rows in memory: what makes questions fast while the disk stays the truth.
+
+A row of a table has an address (fragment and offset) under which its content never changes: an update writes a new row
+at a new address. So the copy is right as soon as it holds exactly the addresses that are alive, whoever wrote them, and
+a look at the folder's time of change says whether they may have changed. Searches wait for a few new rows to be copied;
+while many are, they go to the disk.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from penstock.filters import ORDER, And, Condition, Filter, Not, Op, Or
+from penstock.stores.base import Candidate, IndexQuery, LaneHits, Vector
+from penstock.stores.facets import facet, in_range, presence
+from penstock.stores.segment import Floats, Mask, Rows, Segment
+
+COLUMNS = ["chunk_id", "terms", "vector", "facets"]
+FEW_ROWS = 2_000
+SMALL_SEGMENTS = 8
+SEGMENT_ROWS = 200_000
+UNSURE_S = 0.05
+"""A folder that changed so lately may change again within the same tick of its file system's clock."""
+SAMPLE_ROWS = 512
+SAMPLE_AGE_S = 10.0
+BLOCK_ROWS = 128
+PROBE_SHARE = 0.16
+MIN_PROBES = 24
+MAX_PROBES = 64
+FEW_ALLOWED = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the table's folder looked like: another one means that something may have been written."""
+
+    folder: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, table: Path) -> "Stamp | None":
+        """None while the folder has only just changed, or is not there."""
+        try:
+            found = (table / "_versions").stat()
+        except OSError:
+            return None
+        return None if time.time_ns() - found.st_mtime_ns < UNSURE_S * 1e9 else cls(found.st_ino, found.st_mtime_ns)
+
+
+class Mirror:
+    """Segments of rows, in no order. `sync` and `search` are blocking; one thread at a time may be in `sync`."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self._segments: list[Segment] = []
+        self._small: list[pa.Table] = []
+        self._rows = 0
+        self._average = 1.0
+        self._sample: tuple[float, int, Vector] = (-math.inf, 0, np.empty((0, dimensions), np.float32))
+        self._random = np.random.default_rng(0)
+
+    def missing(self, addresses: NDArray[Any]) -> NDArray[Any]:
+        """Those of the living addresses that are not held yet."""
+        held = [segment.addresses for segment in self._segments]
+        return np.setdiff1d(addresses, np.concatenate(held)) if held else addresses
+
+    def sync(self, addresses: NDArray[Any], fresh: pa.Table) -> None:
+        """Makes these addresses all that is held. `fresh` has the rows of `missing(addresses)`."""
+        segments = list(self._segments)
+        for segment in segments:
+            segment.keep(addresses)
+        segments = [segment for segment in segments if segment.live.any()]
+        if len(fresh):
+            segments += self._joined(segments, fresh)
+        self._segments = segments
+        self._rows = sum(int(segment.live.sum()) for segment in segments)
+        terms = sum(float(segment.terms.lengths[segment.live].sum()) for segment in segments)
+        self._average = max(terms / max(self._rows, 1), 1e-9)
+        self._resample()
+
+    def _joined(self, segments: list[Segment], fresh: pa.Table) -> list[Segment]:
+        """The fresh rows as segments; when small ones have become many, they are made one."""
+        if len(fresh) > FEW_ROWS:
+            return [
+                Segment(fresh.slice(at, SEGMENT_ROWS), self.dimensions) for at in range(0, len(fresh), SEGMENT_ROWS)
+            ]
+        small = [segment for segment in segments if segment.source is not None]
+        if len(small) >= SMALL_SEGMENTS:
+            kept = [one.source.filter(pa.array(one.alive_in_source())) for one in small if one.source is not None]
+            for one in small:
+                segments.remove(one)
+            fresh = pa.concat_tables([*kept, fresh])
+        return [Segment(fresh, self.dimensions, remember=len(fresh) <= SMALL_SEGMENTS * FEW_ROWS)]
+
+    def search(self, query: IndexQuery, terms: Sequence[str]) -> LaneHits:
+        """As `IndexStore.search`. The filter must be one that `can_filter`."""
+        segments, rows = self._segments, self._rows
+        if not rows:
+            return LaneHits()
+        masks = [_mask(segment, query.filter) for segment in segments]
+        scores = self._bm25(segments, terms, rows)
+        dense: dict[tuple[int, int], float] = {}
+        text: dict[tuple[int, int], float] = {}
+        if query.vector is not None:
+            near = [
+                _near(segment, query.vector, mask, filtered=query.filter is not None, k=query.k)
+                for segment, mask in zip(segments, masks, strict=True)
+            ]
+            dense = _best(near, query.k)
+        if terms:
+            found = [_matching(one, mask, query.k) for one, mask in zip(scores, masks, strict=True)]
+            text = _best(found, query.k)
+        mean, std = self._spread(query.vector)
+        return LaneHits(
+            candidates=_candidates(segments, query, dense, text),
+            rows=rows,
+            dense_mean=mean,
+            dense_std=std,
+            fulltext_floor=min(text.values()) if len(text) == query.k else 0.0,
+        )
+
+    def _bm25(self, segments: list[Segment], terms: Sequence[str], rows: int) -> list[Floats]:
+        weights = {}
+        for term, times in Counter(terms).items():
+            having = sum(segment.frequency(term) for segment in segments)
+            weights[term] = times * math.log(1 + (rows - having + 0.5) / (having + 0.5))
+        return [segment.bm25(weights, self._average) for segment in segments] if weights else []
+
+    def settle(self) -> None:
+        """Prepares for many searches without a write in between."""
+        for segment in self._segments:
+            segment.settle(self._average)
+
+    def _spread(self, vector: Vector | None) -> tuple[float, float]:
+        if vector is None:
+            return 0.0, 0.0
+        cosines = np.vecdot(self._sample[2], vector)
+        return float(cosines.mean()), float(cosines.std())
+
+    def _resample(self) -> None:
+        """Random rows for the spread of cosines: all of a small table, else others every few seconds."""
+        now = time.monotonic()
+        taken_at, _, sample = self._sample
+        if len(sample) == SAMPLE_ROWS and now - taken_at < SAMPLE_AGE_S:
+            return
+        vectors = []
+        for segment in self._segments:
+            alive = np.flatnonzero(segment.live)
+            wanted = min(len(alive), math.ceil(SAMPLE_ROWS * len(alive) / max(self._rows, 1)))
+            vectors.append(segment.vectors[self._random.choice(alive, wanted, replace=False)])
+        whole = np.concatenate(vectors) if vectors else np.empty((0, self.dimensions), np.float32)
+        self._sample = (now, self._rows, whole if self._rows <= SAMPLE_ROWS else whole[:SAMPLE_ROWS])
+
+
+def can_filter(where: Filter | None) -> bool:
+    """Whether facets tell what a filter means; ranges of strings are not among them."""
+    match where:
+        case None:
+            return True
+        case And(items) | Or(items):
+            return all(map(can_filter, items))
+        case Not(item):
+            return can_filter(item)
+        case Condition(_, op, value):
+            return op not in ORDER or isinstance(value, float)
+
+
+def _mask(segment: Segment, where: Filter | None) -> Mask | None:
+    """The rows that live and pass, or None for all."""
+    if where is None:
+        return None if segment.whole else segment.live
+    return _passing(segment, where) & segment.live
+
+
+def _passing(segment: Segment, where: Filter) -> Mask:
+    match where:
+        case And(items):
+            return reduce(np.logical_and, (_passing(segment, item) for item in items))
+        case Or(items):
+            return reduce(np.logical_or, (_passing(segment, item) for item in items))
+        case Not(item):
+            return ~_passing(segment, item)
+        case Condition(field, Op.EXISTS, value):
+            there = _having(segment, [presence(field)])
+            return there if value else ~there
+        case Condition(field, op, value):
+            if isinstance(value, tuple):
+                return _having(segment, [facet(field, option) for option in value])
+            if op in ORDER:
+                assert isinstance(value, float), "see can_filter"
+                return _having(segment, in_range(field, op, value))
+            equal = _having(segment, [facet(field, value)])
+            return equal if op is Op.EQ else ~equal
+
+
+def _having(segment: Segment, facets: Sequence[str]) -> Mask:
+    mask = np.zeros(len(segment), np.bool_)
+    for one in facets:
+        mask[segment.facets.of_word(one)] = True
+    return mask
+
+
+def _near(segment: Segment, vector: Vector, allowed: Mask | None, *, filtered: bool, k: int) -> tuple[Rows, Floats]:
+    """A filter that leaves few rows is answered exactly; one that leaves many, from more partitions than without."""
+    if filtered and allowed is not None:
+        rows = np.flatnonzero(allowed).astype(np.int32)
+        if len(rows) <= max(FEW_ALLOWED, 2 * k):
+            return rows, segment.cosines(vector, rows)
+    found = segment.nearest(vector, PROBE_SHARE, MIN_PROBES, MAX_PROBES * (2 if filtered else 1), allowed)
+    if len(found[0]) < k:
+        found = segment.nearest(vector, 1.0, 0, len(segment), allowed)
+    return found
+
+
+def _matching(scores: Floats, allowed: Mask | None, k: int) -> tuple[Rows, Floats]:
+    """The rows that have a term and may be among the best: not below the k-th best of the blocks' best ones."""
+    found = scores if allowed is None else np.where(allowed, scores, np.float32(0))
+    blocks = len(found) // BLOCK_ROWS
+    least = np.float32(0)
+    if blocks >= k:
+        best = found[: blocks * BLOCK_ROWS].reshape(blocks, BLOCK_ROWS).max(axis=1)
+        least = np.partition(best, blocks - k)[blocks - k]
+    rows = np.flatnonzero(found >= least if least > 0 else found > 0).astype(np.int32)
+    return rows, found[rows]
+
+
+def _best(parts: Sequence[tuple[Rows, Floats]], k: int) -> dict[tuple[int, int], float]:
+    """The k best of all segments, best first: (segment, row) → score."""
+    scores = np.concatenate([part[1] for part in parts])
+    places = np.concatenate([np.full(len(part[0]), number, np.int32) for number, part in enumerate(parts)])
+    rows = np.concatenate([part[0] for part in parts])
+    chosen = np.argpartition(-scores, k - 1)[:k] if len(scores) > k else np.arange(len(scores))
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
+    pairs = zip(places[chosen].tolist(), rows[chosen].tolist(), strict=True)
+    return dict(zip(pairs, scores[chosen].tolist(), strict=True))
+
+
+def _candidates(
+    segments: Sequence[Segment],
+    query: IndexQuery,
+    dense: dict[tuple[int, int], float],
+    text: dict[tuple[int, int], float],
+) -> tuple[Candidate, ...]:
+    """One a row that either lane found; those that only full-text found get their cosines here."""
+    cosines = dict(dense)
+    if query.vector is not None:
+        for number, segment in enumerate(segments):
+            rows = [row for where, row in text if where == number and (where, row) not in dense]
+            if rows:
+                found = segment.cosines(query.vector, np.array(rows, np.int32)).tolist()
+                cosines.update(zip(((number, row) for row in rows), found, strict=True))
+    return tuple(
+        Candidate(
+            chunk_id=segments[place[0]].chunk_ids[place[1]],
+            dense=cosines.get(place),
+            fulltext=None if query.text is None else text.get(place, 0.0),
+        )
+        for place in dict.fromkeys((*cosines, *text))
+    )
