@@ -42,7 +42,7 @@ $(TORCH_STAMP): $(STAMP) Makefile
 	@touch $@
 
 test-torch: $(TORCH_STAMP) ## run the tests of the extra torch, in an environment of its own
-	$(TORCH_VENV)/bin/python -m pytest $(wildcard tests/models/test_torch*.py) tests/models/test_clip.py
+	$(TORCH_VENV)/bin/python -m pytest $(wildcard tests/models/test_torch*.py) tests/models/test_clip.py tests/models/test_rerank.py
 
 lint: setup ## style, types and the import picture
 	$(BIN)/ruff check .

@@ -1,11 +1,12 @@
 """Cross-encoders made by the test, of every family, against the same mathematics written in NumPy."""
 
 import asyncio
+import importlib.util
 import json
 import math
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
@@ -30,6 +31,9 @@ HIDDEN, HEADS, LAYERS, WIDE, WORDS, LONGEST = 32, 2, 2, 48, 64, 40
 QUERY = "w1 w2 w3"
 TEXTS = ["w4 w5", "", "w6 w7 w8 w9 w10 w1", "w2 w2 w2", " ".join(f"w{n % 50}" for n in range(90))]
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
+
+ENGINES = ["auto", *(["torch"] if importlib.util.find_spec("torch") else [])]
+"""`make test-torch` runs these tests on torch, too."""
 
 HEAD_NAMES = {"bert": ("bert.pooler.dense", "classifier"), "distilbert": ("pre_classifier", "classifier")}
 
@@ -204,8 +208,10 @@ def bert_folder(tmp_path: Path) -> Path:
     return make_folder(tmp_path / "bert", "bert")
 
 
-def with_reranker(options: ModelsOptions, folder: Path, precision: str = "f32") -> ModelsOptions:
-    reranker = LocalRerankerOptions(model=str(folder), candidates=7)
+def with_reranker(
+    options: ModelsOptions, folder: Path, precision: str = "f32", engine: Literal["auto", "torch"] = "auto"
+) -> ModelsOptions:
+    reranker = LocalRerankerOptions(model=str(folder), candidates=7, engine=engine)
     return options.model_copy(update={"rerankers": {"tiny": reranker}, "precision": precision})
 
 
@@ -215,10 +221,13 @@ async def reranker(options: ModelsOptions, bert_folder: Path) -> AsyncIterator[R
         yield await pool.reranker("tiny")
 
 
-async def test_scores_are_those_of_the_mathematics(folder: Path, family: str, options: ModelsOptions) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_scores_are_those_of_the_mathematics(
+    folder: Path, family: str, engine: Literal["auto", "torch"], options: ModelsOptions
+) -> None:
     want = expected(folder, family, QUERY, TEXTS)
     assert max(want) - min(want) > 0.03
-    async with ModelPool(with_reranker(options, folder)) as pool:
+    async with ModelPool(with_reranker(options, folder, engine=engine)) as pool:
         reranker = await pool.reranker("tiny")
         together = await reranker.rerank(QUERY, TEXTS)
         alone = np.concatenate([await reranker.rerank(QUERY, [text]) for text in TEXTS])

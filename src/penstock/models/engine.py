@@ -11,10 +11,12 @@ from penstock.errors import ConfigError
 from penstock.models.base import Encoder
 from penstock.models.openvino_bert import LAYOUTS
 from penstock.models.openvino_encoder import load_encoder
+from penstock.models.openvino_rerank import load_cross_encoder
 from penstock.models.options import BatcherOptions, ModelsOptions
-from penstock.models.recipe import Recipe
+from penstock.models.recipe import PairRecipe, Recipe
 from penstock.models.torch_device import find_device
 from penstock.models.torch_encoder import load_torch
+from penstock.models.torch_rerank import load_torch_pairs
 from penstock.models.weights import WEIGHTS, find_ready_graph
 
 logger = logging.getLogger(__name__)
@@ -83,12 +85,44 @@ def choose(folder: Path, recipe: Recipe, options: ModelsOptions, wanted: str) ->
 
 
 def on_processor(folder: Path, recipe: Recipe, options: ModelsOptions) -> Engine:
-    if options.precision == "f16":
-        raise ConfigError("models.precision is f16, which only GPUs do. Use auto, bf16 or f32.")
     encoder = load_encoder(
-        folder, recipe, precision=options.precision, threads=options.threads, cache_dir=options.cache_dir
+        folder, recipe, precision=processor_precision(options), threads=options.threads, cache_dir=options.cache_dir
     )
     return Engine(encoder=encoder, device="cpu", precision=encoder.precision, memory_bytes=encoder.memory_bytes)
+
+
+def open_pair_engine(
+    folder: Path, recipe: PairRecipe, options: ModelsOptions, *, separator: int, wanted: str = "auto"
+) -> Engine:
+    """The engine for the cross-encoder in `folder`; as `open_engine`."""
+    device = "cpu" if wanted == "openvino" else find_device(options.device)
+    load = partial(
+        load_cross_encoder,
+        folder,
+        recipe,
+        separator=separator,
+        threads=options.threads,
+        cache_dir=options.cache_dir,
+    )
+    if wanted != "torch" and (device == "cpu" or not (folder / WEIGHTS).is_file()):
+        made = load(precision=processor_precision(options))
+        return Engine(encoder=made, device="cpu", precision=made.precision, memory_bytes=made.memory_bytes)
+    encoder = load_torch_pairs(
+        folder, recipe, separator=separator, device=device, precision=options.precision, threads=options.threads
+    )
+    return Engine(
+        encoder=encoder,
+        device=device,
+        precision=encoder.precision,
+        memory_bytes=encoder.memory_bytes,
+        spare=partial(load, precision="auto") if device != "cpu" else None,
+    )
+
+
+def processor_precision(options: ModelsOptions) -> str:
+    if options.precision == "f16":
+        raise ConfigError("models.precision is f16, which only GPUs do. Use auto, bf16 or f32.")
+    return options.precision
 
 
 def spare_encoder(folder: Path, recipe: Recipe, options: ModelsOptions) -> Encoder:

@@ -56,7 +56,7 @@ class LocalRerankerOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["auto"] = Field("auto", description="auto: what fits the device")
+    engine: Literal["auto", "openvino", "torch"] = Field("auto", description="auto: what fits the device")
     model: str = Field(min_length=1, description="a folder or a hub repository")
     candidates: int = Field(32, ge=1, le=400, description="passages that are weighed for a question, at least")
 

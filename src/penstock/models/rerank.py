@@ -14,10 +14,9 @@ from penstock.models.base import Lane, ModelInfo, Reranker, TokenIds
 from penstock.models.batcher import Batcher
 from penstock.models.cost import CostModel
 from penstock.models.embedder import Executors, read_tokenizer, warm_up
+from penstock.models.engine import GPU_FITS, GPU_SHAPES, Engine, open_pair_engine
 from penstock.models.lane import Call
 from penstock.models.metrics import ModelMetrics
-from penstock.models.openvino_encoder import OpenVinoEncoder
-from penstock.models.openvino_rerank import load_cross_encoder
 from penstock.models.options import LocalRerankerOptions, ModelsOptions
 from penstock.models.recipe import read_pair_recipe
 from penstock.models.rerank_pairs import PairTemplate, read_template, tokenize_pairs, tokenize_query
@@ -32,7 +31,7 @@ class LoadedReranker:
     """What loading gives: all of it may be made on any thread."""
 
     info: ModelInfo
-    encoder: OpenVinoEncoder
+    engine: Engine
     tokenizer: Tokenizer
     template: PairTemplate
     pad_id: int
@@ -50,27 +49,20 @@ def load_reranker(name: str, spec: LocalRerankerOptions, options: ModelsOptions)
     tokenizer = read_tokenizer(folder / "tokenizer.json")
     template = read_template(tokenizer)
     tokenizer.encode_special_tokens = True  # a "[SEP]" that somebody typed is text
-    encoder = load_cross_encoder(
-        folder,
-        recipe,
-        separator=template.separator,
-        precision=options.precision,
-        threads=options.threads,
-        cache_dir=options.cache_dir,
-    )
-    cost = warm_up(encoder, recipe.max_tokens)
+    engine = open_pair_engine(folder, recipe, options, separator=template.separator, wanted=spec.engine)
+    cost = warm_up(engine.encoder, recipe.max_tokens, *((GPU_SHAPES, GPU_FITS) if engine.on_gpu else ()))
     info = ModelInfo(
         name=name,
         kind="rerank",
         dimensions=1,
         max_tokens=recipe.max_tokens,
-        device="cpu",
-        precision=encoder.precision,
-        memory_bytes=encoder.memory_bytes,
+        device=engine.device,
+        precision=engine.precision,
+        memory_bytes=engine.memory_bytes,
         load_s=time.monotonic() - began,
     )
     pad_id = recipe.network.pad_token_id
-    return LoadedReranker(info=info, encoder=encoder, tokenizer=tokenizer, template=template, pad_id=pad_id, cost=cost)
+    return LoadedReranker(info=info, engine=engine, tokenizer=tokenizer, template=template, pad_id=pad_id, cost=cost)
 
 
 class LocalReranker(Reranker):
@@ -89,13 +81,14 @@ class LocalReranker(Reranker):
         self._candidates = candidates
         self._executors = executors
         self._batcher = Batcher(
-            loaded.encoder,
+            loaded.engine.encoder,
             name=loaded.info.name,
             longest=loaded.info.max_tokens,
             pad_id=loaded.pad_id,
-            options=options.batcher,
+            options=loaded.engine.batcher(options.batcher),
             metrics=metrics,
             cost=loaded.cost,
+            spare=loaded.engine.spare,
         )
 
     async def __aenter__(self) -> Self:

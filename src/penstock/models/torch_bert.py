@@ -49,8 +49,9 @@ class TorchBert:
         weights = self._weights
         x = functional.embedding(batch.ids, weights["words"])
         x = x + functional.embedding(batch.positions, weights["positions"])
-        if "type" in weights:
-            x = x + weights["type"]
+        if "types" in weights:
+            alone = batch.types is None or len(weights["types"]) == 1
+            x = x + (weights["types"][0] if alone else functional.embedding(batch.types, weights["types"]))
         x = self._norm(x, "embeddings.LayerNorm")
         bias = self._bias(batch) if self._layout.relative_bias else None
         for number in range(config.num_hidden_layers):
@@ -144,7 +145,7 @@ def load_weights(
         "positions": put(tensor("embeddings.position_embeddings.weight")[config.first_position :]),
     }
     if f"{prefix}embeddings.token_type_embeddings.weight" in tensors:
-        found["type"] = put(tensor("embeddings.token_type_embeddings.weight")[0])
+        found["types"] = put(tensor("embeddings.token_type_embeddings.weight"))
     if layout.relative_bias:
         longest = config.max_position_embeddings
         table = tensor(layout.relative_bias).astype(np.float32)

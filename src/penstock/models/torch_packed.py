@@ -17,11 +17,13 @@ Tensor: TypeAlias = Any
 class Packed:
     """A batch on the device. `slots` (T,) is where a token lies in the padded layout (N · L); None: nothing is padded.
 
-    `offsets` (N + 1,) is where each text begins and the last one ends.
+    `offsets` (N + 1,) is where each text begins and the last one ends. `types` (T,) is 0 for tokens of a pair's first
+    text and 1 for those of its second; None: no pairs.
     """
 
     ids: Tensor
     positions: Tensor
+    types: Tensor | None
     offsets: Tensor
     lengths: Tensor
     slots: Tensor | None
@@ -42,23 +44,25 @@ class Packed:
         return x if self.slots is None else x[self.slots]
 
 
-def pack(torch: Any, ids: TokenIds, mask: TokenIds, device: str) -> Packed:
+def pack(torch: Any, ids: TokenIds, mask: TokenIds, device: str, types: TokenIds | None = None) -> Packed:
     """Leave the padding behind, and bring all that the network needs to the device in one transfer."""
     lengths = mask.sum(axis=1)
     real = mask.astype(bool)[:, : int(lengths.max())]
     texts, longest = real.shape
     positions = np.broadcast_to(np.arange(longest, dtype=np.int32), real.shape)[real]
     tokens = len(positions)
-    parts = (ids[:, :longest][real], positions, np.flatnonzero(real), np.cumsum([0, *lengths]), lengths)
+    kinds = positions[:0] if types is None else types[:, :longest][real]
+    parts = (ids[:, :longest][real], positions, np.flatnonzero(real), kinds, np.cumsum([0, *lengths]), lengths)
     flat = torch.from_numpy(np.concatenate(parts).astype(np.int32))
     if device.startswith("cuda"):
         flat = flat.pin_memory()
     told = flat.to(device, non_blocking=True)
-    sizes = (tokens, tokens, tokens, texts + 1, texts)
-    ids_, positions_, slots, offsets, lengths_ = told.split(sizes)
+    sizes = (tokens, tokens, tokens, len(kinds), texts + 1, texts)
+    ids_, positions_, slots, types_, offsets, lengths_ = told.split(sizes)
     return Packed(
         ids=ids_,
         positions=positions_,
+        types=None if types is None else types_,
         offsets=offsets,
         lengths=lengths_,
         slots=None if tokens == texts * longest else slots.long(),
