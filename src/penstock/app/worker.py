@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import prometheus_client
@@ -35,12 +35,15 @@ from penstock.settings import Settings
 from penstock.stores import open_index
 from penstock.stores.base import IndexStore
 from penstock.stores.routed import RoutedIndex
+from penstock.types import Collection
 
 logger = logging.getLogger(__name__)
 
 WARMED_COLLECTIONS = 20
 WARM_UP_QUESTIONS = ("What is the first question?", "第一个问题是什么？", "Who asks, and when?")
 """Asked of each collection before work is taken, so that the first question of a person is as quick as the tenth."""
+WARM_UP_S = 0.5
+"""How long the collections are asked at most: after a crash, work is waiting."""
 
 
 async def run_worker(
@@ -178,8 +181,18 @@ async def warm(services: Services, engines: Engines, started: Callable[[], None]
     await asyncio.gather(engines.models.preload(), engines.parsers.prewarm())
     if engines.reader:
         await engines.drawers.prewarm()
-    retriever, answerer = Retriever(services.ledger, engines.index, engines.models), Answerer()
-    for collection in (await services.ledger.list_collections(None))[:WARMED_COLLECTIONS]:
+    retriever = Retriever(services.ledger, engines.index, engines.models)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(WARM_UP_S):
+            await ask_collections(retriever, await services.ledger.list_collections(None))
+    started()
+    return [info.name for info in engines.models.infos()]
+
+
+async def ask_collections(retriever: Retriever, collections: Sequence[Collection]) -> None:
+    """Asks the first collections what nobody waits for. One that cannot be searched is named in the log."""
+    answerer = Answerer()
+    for collection in collections[:WARMED_COLLECTIONS]:
         for question in WARM_UP_QUESTIONS:
             try:
                 found = await retriever.retrieve(collection, question, limit=8)
@@ -187,8 +200,6 @@ async def warm(services: Services, engines: Engines, started: Callable[[], None]
                 logger.warning("Collection %s cannot be searched: %s", collection.name, exc)
                 break
             await answerer.answer(question, found.hits)
-    started()
-    return [info.name for info in engines.models.infos()]
 
 
 async def _stop_when(stop: StopSignal, worker: Worker) -> None:
