@@ -311,17 +311,24 @@ def test_parsers_die_with_their_parent() -> None:
 @pytest.mark.case(30)
 @pytest.mark.parametrize("folder", ["docs/hostile", "docs/odd-pdf", "images/hostile"])
 async def test_hostile_collections_end_in_a_result_or_a_reason(shared_data: Path, folder: str) -> None:
-    async with ParserPool(ParsingOptions(processes=2, time_limit_s=30)) as pool:
+    async with ParserPool(ParsingOptions(processes=2, time_limit_s=30, ocr_languages=())) as pool:
         files = sorted((shared_data / folder).iterdir())
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         outcomes = await asyncio.gather(*(outcome(pool, file.read_bytes(), file.name) for file in files))
-        assert set(outcomes) <= {"done", "parse_failed", "encrypted", "archive_bomb", "unsupported_media"}
+        assert set(outcomes) <= {
+            "done",
+            "parse_failed",
+            "encrypted",
+            "archive_bomb",
+            "unsupported_media",
+            "image_too_large",
+        }
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
         assert len(pool.pids) == 2
 
 
 async def test_all_good_documents_are_read(shared_data: Path) -> None:
-    async with ParserPool(ParsingOptions(processes=2)) as pool:
+    async with ParserPool(ParsingOptions(processes=2, ocr_languages=())) as pool:
         files = sorted((shared_data / "docs/good").iterdir())
         outcomes = await asyncio.gather(*(outcome(pool, file.read_bytes(), file.name) for file in files))
     assert {file.name: code for file, code in zip(files, outcomes, strict=True) if code != "done"} == {}

@@ -13,8 +13,9 @@ from typing import BinaryIO, NamedTuple
 
 from penstock.errors import ParseError, PenstockError
 from penstock.pipeline.chunking.chunker import ChunkerCache
+from penstock.pipeline.media import IMAGES, PDF
 from penstock.pipeline.parsing.limits import die_with_parent, forbid_dumps_and_files, limit_memory, rss_bytes
-from penstock.pipeline.parsing.records import Chunked, ParsedDocument, PictureLimits, PlainPicture
+from penstock.pipeline.parsing.records import Chunked, OcrLimits, ParsedDocument, PictureLimits, PlainPicture
 from penstock.pipeline.parsing.registry import BUILT_IN, ParserCache
 from penstock.pipeline.parsing.wire import (
     REPLY_LENGTH,
@@ -26,6 +27,7 @@ from penstock.pipeline.parsing.wire import (
     encode_reply,
 )
 
+_WITH_PICTURES = IMAGES | {PDF}
 _ALARM_GRACE_S = 5
 """The parent kills us at the time limit. Should it have died meanwhile, the alarm does."""
 
@@ -65,9 +67,11 @@ class DocumentParser:
     def answer(self, request: Request, data: bytes) -> Reply:
         try:
             if request.picture is not None:
-                return Reply(picture=_draw(data, request.picture), rss_bytes=rss_bytes())
+                return Reply(picture=_draw(data, request, request.picture), rss_bytes=rss_bytes())
             parser = self._parsers.get(request.parser, request.parser_options)
             document = parser.parse(data, request.media_type)
+            if request.ocr is not None and request.media_type in _WITH_PICTURES:
+                document = _complete(document, data, request, request.ocr)
             self._check_length(document)
             if request.chunking is None:
                 return Reply(parsed=document, rss_bytes=rss_bytes())
@@ -87,6 +91,7 @@ class DocumentParser:
             media_type=document.media_type,
             title=document.title,
             notes=document.notes,
+            unread=document.unread,
         )
         return Reply(chunked=chunked, rss_bytes=rss_bytes())
 
@@ -99,10 +104,19 @@ class DocumentParser:
             )
 
 
-def _draw(data: bytes, limits: PictureLimits) -> PlainPicture:
-    from penstock.pipeline.parsing.pictures import plain_picture  # noqa: PLC0415 - few processes ever need Pillow
+def _draw(data: bytes, request: Request, limits: PictureLimits) -> PlainPicture:
+    from penstock.pipeline.parsing import pictures, scans  # noqa: PLC0415 - few processes ever need Pillow
 
-    return plain_picture(data, limits)
+    if request.media_type != PDF or request.page is None:
+        return pictures.plain_picture(data, limits, frame=request.page)
+    with scans.pdf_file(data) as path:
+        return pictures.plain_image(scans.rendered(path, request.page, scans.PICTURE_DPI), limits)
+
+
+def _complete(document: ParsedDocument, data: bytes, request: Request, limits: OcrLimits) -> ParsedDocument:
+    from penstock.pipeline.parsing.scans import Scans  # noqa: PLC0415 - see above
+
+    return Scans(limits, request.transcripts).complete(document, data)
 
 
 def _problem(code: str, message: str) -> Reply:

@@ -18,10 +18,8 @@ from penstock.pipeline.parsing.sheets import write_sheets
 from penstock.pipeline.parsing.structure import PAGE_MARKER, write_nodes
 from penstock.pipeline.parsing.text import clean, decode
 
-IMAGE_NOTE = "The image is stored; its content is not read yet."
-NO_TEXT_NOTE = (
-    "No text was found in the document: it is empty, or its pages are pictures (a scan), which are not read yet."
-)
+IMAGE_NOTE = "No text was found in the image."
+NO_TEXT_NOTE = "No text was found in the document: it is empty, or its pages are pictures in which none was found."
 _PLAIN = frozenset({media.TEXT, media.CSV, media.JSON})
 _ENCRYPTED_WORDS = ("password", "encrypt")
 

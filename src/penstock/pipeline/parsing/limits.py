@@ -1,15 +1,18 @@
 """What a parser process may not do: outlive its parent, eat the machine's memory, write files, leave a core dump."""
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 MEMORY_EXIT_CODE = 77
 """The exit code of a process that its own memory watch has ended."""
 _FILE_SIZE_LIMIT = 1 << 20  # the parent's file for our stderr is the only one there should be
+_LARGEST_FILE = 1 << 30
 _SYSTEM = os.uname().sysname
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -18,8 +21,18 @@ _PR_SET_DUMPABLE = 4
 def forbid_dumps_and_files() -> None:
     """No core dump (it would hold the document), no debugger, no file beyond a megabyte."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE_LIMIT, _FILE_SIZE_LIMIT))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE_LIMIT, _LARGEST_FILE))
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+@contextlib.contextmanager
+def allow_file(size_bytes: int) -> Iterator[None]:
+    """Meanwhile a file of that size may be written: one in memory, for a library that takes no other."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(size_bytes + _FILE_SIZE_LIMIT, _LARGEST_FILE), _LARGEST_FILE))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE_LIMIT, _LARGEST_FILE))
 
 
 def die_with_parent(parent_pid: int) -> None:

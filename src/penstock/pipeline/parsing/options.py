@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock.pipeline.parsing.records import OcrLimits
 from penstock.pipeline.parsing.registry import BUILT_IN, parser_version
 
 
@@ -40,6 +41,12 @@ class ParsingOptions(BaseModel):
         description="MiB of resident memory at which a parser process is replaced between documents.",
     )
 
+    ocr_languages: tuple[str, ...] = Field(
+        default=("chi_sim", "eng"),
+        description="Languages of tesseract in which pictures are read, the likeliest first; empty: they are not.",
+    )
+    ocr_max_pages: int = Field(default=500, ge=1, description="Pages of one document that are read as pictures.")
+    ocr_max_pixels: int = Field(default=100_000_000, ge=1, description="Width times height of a picture that is read.")
     use: Mapping[str, str] = Field(
         default_factory=dict,
         description="Parsers by media type, such as `application/pdf`, `image/*` or `*`; kreuzberg reads what is not "
@@ -53,13 +60,23 @@ class ParsingOptions(BaseModel):
         description="Environment variables that parser processes see, such as HF_HOME or the key of a service.",
     )
 
+    @property
+    def ocr(self) -> OcrLimits:
+        """Reading pictures stops early enough for the rest of the document to be kept."""
+        return OcrLimits(
+            languages=self.ocr_languages,
+            time_s=0.7 * self.time_limit_s,
+            max_pages=self.ocr_max_pages,
+            max_pixels=self.ocr_max_pixels,
+        )
+
     def parser_of(self, media_type: str) -> str:
         """The name of the parser that reads the type: the most exact of `use` counts."""
         family = media_type.partition("/")[0]
         return next((self.use[key] for key in (media_type, f"{family}/*", "*") if key in self.use), BUILT_IN)
 
 
-PARSER_VERSION = 2
+PARSER_VERSION = 3
 """Counts up with each change here or in the chunkers that gives other text or passages for the same bytes."""
 _COSTS = frozenset(
     {"processes", "time_limit_s", "memory_limit_mb", "max_text_chars", "recycle_after", "recycle_rss_mb"}

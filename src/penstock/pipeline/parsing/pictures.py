@@ -15,28 +15,38 @@ from penstock.pipeline.parsing.records import PictureLimits, PlainPicture
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 _QUALITIES = (90, 80, 65)
 _SMALLEST_SIDE = 64
-_BROKEN = (OSError, ValueError, TypeError, SyntaxError, KeyError, IndexError, OverflowError, struct.error, EOFError)
+BROKEN = (OSError, ValueError, TypeError, SyntaxError, KeyError, IndexError, OverflowError, struct.error, EOFError)
 """What Pillow's readers raise over broken files, as seen with fuzzed ones."""
 
 
-def plain_picture(data: bytes, limits: PictureLimits) -> PlainPicture:
-    """Raises `ParseError`: `bad_image`, `image_too_large` (by its pixels), `animated_image`."""
+def plain_picture(data: bytes, limits: PictureLimits, *, frame: int | None = None) -> PlainPicture:
+    """The image; of one that moves or has several pages the frame (from 1) that is asked for.
+
+    Raises `ParseError`: `bad_image`, `image_too_large` (by its pixels), `animated_image`.
+    """
     Image.MAX_IMAGE_PIXELS = None  # ours is checked before anything is decoded, and is not a warning
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check(image, limits)
+            if frame is not None and frame > 1:
+                image.seek(frame - 1)
+            _check(image, limits, still=frame is None)
             image.draft("RGB", (limits.max_side, limits.max_side))
             upright = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as exc:
         raise ParseError("The image is damaged or of an unknown kind.", code="bad_image") from exc
-    except _BROKEN as exc:
+    except BROKEN as exc:
         raise ParseError(f"The image is damaged: {' '.join(str(exc).split())[:200]}.", code="bad_image") from exc
-    still = _flat(upright)
+    return plain_image(upright, limits, lossless=image.format != "JPEG")
+
+
+def plain_image(image: Image.Image, limits: PictureLimits, *, lossless: bool = True) -> PlainPicture:
+    """The same of an image that is decoded already."""
+    still = _flat(image)
     still.thumbnail((limits.max_side, limits.max_side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return _written(still, limits.max_bytes, lossless=image.format != "JPEG")
+    return _written(still, limits.max_bytes, lossless=lossless)
 
 
-def _check(image: Image.Image, limits: PictureLimits) -> None:
+def _check(image: Image.Image, limits: PictureLimits, *, still: bool) -> None:
     """By the header alone."""
     width, height = image.size
     if width * height > limits.max_pixels or not width or not height:
@@ -44,7 +54,7 @@ def _check(image: Image.Image, limits: PictureLimits) -> None:
             f"The image has {width:,} x {height:,} pixels; at most {limits.max_pixels:,} are taken. Make it smaller.",
             code="image_too_large",
         )
-    if getattr(image, "is_animated", False):
+    if still and getattr(image, "is_animated", False):
         raise ParseError("The image is animated or has several pages. Send one still image.", code="animated_image")
 
 

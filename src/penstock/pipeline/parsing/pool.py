@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -93,25 +93,48 @@ class ParserPool:
             raise _no_answer(name)
         return reply.parsed
 
-    async def parse_and_chunk(self, data: bytes, *, name: str, media_type: str, chunking: ChunkingRequest) -> Chunked:
-        """The passages of a document; its text stays in the parser process. Raises as `parse` does."""
-        reply = await self._ask(name, self._request(media_type, chunking), data)
+    async def parse_and_chunk(
+        self,
+        data: bytes,
+        *,
+        name: str,
+        media_type: str,
+        chunking: ChunkingRequest,
+        transcripts: Mapping[int, str] | None = None,
+    ) -> Chunked:
+        """The passages of a document; its text stays in the parser process. Raises as `parse` does.
+
+        `transcripts` say what is on those of its pages that are pictures, where that is known already.
+        """
+        reply = await self._ask(name, self._request(media_type, chunking, transcripts or {}), data)
         if reply.chunked is None:
             raise _no_answer(name)
         return reply.chunked
 
-    async def redraw(self, data: bytes, *, limits: PictureLimits) -> PlainPicture:
-        """An image as one that is safe to hand on. Raises `ParseError` as `parse` does, or `bad_image`,
-        `image_too_large`, `animated_image`."""
-        reply = await self._ask("The image", Request(media_type="image/*", picture=limits), data)
+    async def redraw(
+        self, data: bytes, *, limits: PictureLimits, media_type: str = "image/*", page: int | None = None
+    ) -> PlainPicture:
+        """An image, or a page of a document, as a picture that is safe to hand on.
+
+        Raises `ParseError` as `parse` does, or `bad_image`, `image_too_large`, `animated_image`.
+        """
+        reply = await self._ask("The image", Request(media_type=media_type, picture=limits, page=page), data)
         if reply.picture is None:
             raise _no_answer("The image")
         return reply.picture
 
-    def _request(self, media_type: str, chunking: ChunkingRequest | None = None) -> Request:
+    def _request(
+        self, media_type: str, chunking: ChunkingRequest | None = None, transcripts: Mapping[int, str] | None = None
+    ) -> Request:
         name = self._options.parser_of(media_type)
-        options = dict(self._options.options.get(name, {}))
-        return Request(media_type=media_type, chunking=chunking, parser=name, parser_options=options)
+        return Request(
+            media_type=media_type,
+            chunking=chunking,
+            parser=name,
+            parser_options=dict(self._options.options.get(name, {})),
+            ocr=self._options.ocr,
+            transcripts=dict(transcripts or {}),
+        )
 
     async def _ask(self, name: str, request: Request, data: bytes) -> Reply:
         async with self._slot() as slot:

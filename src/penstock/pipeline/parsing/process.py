@@ -24,7 +24,18 @@ from penstock.pipeline.parsing.wire import (
     encode_request,
 )
 
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
+_PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "TESSDATA_PREFIX",
+)
 """A parser sees no other environment variable: keys and passwords are not its business."""
 _SET = {
     "TOKENIZERS_PARALLELISM": "false",
