@@ -1,8 +1,10 @@
 """`penstock ingest`"""
 
 import asyncio
+import signal
 import sys
-from collections.abc import Iterator, Set
+import time
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from penstock.cli.files import find_files
-from penstock.cli.ingestion import Ingestion, Report, State
+from penstock.cli.ingestion import UPLOADS_AT_ONCE, Ingestion, Report, State
 from penstock.cli.output import FAILED, INTERRUPTED, CollectionName, Json, Url, count, exit_codes, print_json, say
+from penstock.cli.watching import FolderWatch, Round, WatchOptions, state_file
 from penstock.client import AsyncClient, Client, ClientOptions, NewFile
-from penstock.errors import InvalidInput, NotFound
+from penstock.errors import InvalidInput, NotFound, PenstockError
 from penstock.types import DocumentStatus
 
 CANCELS_AT_ONCE = 16
@@ -29,18 +32,32 @@ def ingest(
     include: Annotated[list[str] | None, typer.Option(help="Only files like this, such as '*.pdf'.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files like this.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the documents can be searched.")] = True,
+    concurrency: Annotated[int, typer.Option(min=1, max=32, help="Uploads at once.")] = UPLOADS_AT_ONCE,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep a folder and the collection the same, until stopped.")
+    ] = False,
+    delete_missing: Annotated[
+        bool, typer.Option("--delete-missing", help="With --watch: what leaves the folder leaves the collection.")
+    ] = False,
+    state: Annotated[Path | None, typer.Option(help="With --watch: the file that remembers what was uploaded.")] = None,
     url: Url = "",
     as_json: Json = False,
 ) -> None:
     """Upload files and folders, and wait until they can be searched.
 
     A file that was ingested before and has not changed is recognised and costs nothing. A changed one replaces it.
+    With --watch, a folder is followed: stop with Ctrl-C, start again at any time.
     """
     with exit_codes(as_json=as_json):
+        if watch:
+            _watch(
+                paths, collection, url, include or (), exclude or (), state, concurrency, delete_missing=delete_missing
+            )
+            return
         files = find_files(paths, include or (), exclude or ())
         if not files:
             raise InvalidInput("There is no file to ingest there (hidden ones are left out).")
-        report = _run(files, collection, url, wait=wait)
+        report = _run(files, collection, url, concurrency, wait=wait)
     if report is None:
         say(f"Uploaded {count(len(files), 'file')}; see `penstock documents list` for what becomes of them.")
         return
@@ -86,7 +103,66 @@ def _picture() -> Iterator[Picture]:
         yield Picture(live)
 
 
-def _run(files: list[NewFile], collection: str, url: str, *, wait: bool) -> Report | None:
+def _watch(
+    paths: list[Path],
+    collection: str,
+    url: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    state: Path | None,
+    concurrency: int,
+    *,
+    delete_missing: bool,
+) -> None:
+    """Until SIGINT or SIGTERM; what is being uploaded then is finished. A second one ends it at once."""
+    if len(paths) != 1 or not paths[0].is_dir():
+        raise InvalidInput("--watch follows one folder.")
+    client_options = _patient(url)
+    options = WatchOptions(
+        folder=paths[0],
+        collection=collection,
+        state=state or state_file(client_options.url, collection, paths[0]),
+        include=include,
+        exclude=exclude,
+        delete_missing=delete_missing,
+        uploads_at_once=concurrency,
+    )
+    with Client(url) as client:
+        client.ready()
+
+    async def run() -> None:
+        async with AsyncClient(options=client_options) as client:
+            following = FolderWatch(client, options, _tell_round)
+            loop = asyncio.get_running_loop()
+
+            def stop() -> None:
+                following.stop()
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    loop.remove_signal_handler(number)
+
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop)
+            say(f"Watching {options.folder} for {collection!r}; Ctrl-C ends it.")
+            await following.run()
+            say("Stopped. Start it again to go on.")
+
+    asyncio.run(run())
+
+
+def _tell_round(told: Round | PenstockError) -> None:
+    if isinstance(told, PenstockError):
+        say(f"Error: {told.message} Trying again.")
+        return
+    for unfit in told.refused:
+        say(f"refused: {unfit.name}: {unfit.message} [{unfit.code}]")
+    parts = [f"{told.uploaded:,} uploaded"] if told.uploaded else []
+    parts += [f"{told.unchanged:,} unchanged"] if told.unchanged else []
+    parts += [f"{told.deleted:,} deleted"] if told.deleted else []
+    if parts:
+        say(f"{time.strftime('%H:%M:%S')} {', '.join(parts)}")
+
+
+def _run(files: list[NewFile], collection: str, url: str, concurrency: int, *, wait: bool) -> Report | None:
     """None when nobody waits for what becomes of the uploads."""
     with Client(url) as client:  # a server that is not there is known at once, without many attempts
         client.ready()
@@ -94,7 +170,7 @@ def _run(files: list[NewFile], collection: str, url: str, *, wait: bool) -> Repo
 
     async def run(picture: Picture) -> Report | None:
         async with AsyncClient(options=_patient(url)) as client:
-            started.append(Ingestion(client, collection, picture.show))
+            started.append(Ingestion(client, collection, picture.show, uploads_at_once=concurrency))
             if wait:
                 return await started[0].run(files)
             await started[0].upload(files)

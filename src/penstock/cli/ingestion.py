@@ -57,7 +57,8 @@ class Report:
 
 
 class Ingestion:
-    """One run. `show` is told of every step; `accepted` is what the server has promised to ingest so far."""
+    """One run. `show` is told of every step; `accepted` is what the server has promised to ingest so far,
+    `unfit` what it will not."""
 
     def __init__(
         self,
@@ -66,14 +67,16 @@ class Ingestion:
         show: Callable[[State], None] = lambda _: None,
         *,
         longest_look_s: float = LONGEST_LOOK_S,
+        uploads_at_once: int = UPLOADS_AT_ONCE,
     ) -> None:
         self.accepted: dict[str, AcceptedDocument] = {}
         self._client = client
         self._collection = collection
         self._show = show
         self._longest_look_s = longest_look_s
+        self._uploads_at_once = uploads_at_once
         self._pending: set[str] = set()
-        self._unfit: list[Unfit] = []
+        self.unfit: list[Unfit] = []
         self._state = State(total=0)
         self._uploading = 0
 
@@ -81,15 +84,15 @@ class Ingestion:
         """Uploads without waiting for what becomes of it. Raises what keeps it from going on at all."""
         self._state = State(total=len(files))
         todo = batches(files)
-        self._uploading = UPLOADS_AT_ONCE
+        self._uploading = self._uploads_at_once
         async with asyncio.TaskGroup() as group:
-            for _ in range(UPLOADS_AT_ONCE):
+            for _ in range(self._uploads_at_once):
                 group.create_task(self._upload_some(todo))
 
     async def run(self, files: Sequence[NewFile]) -> Report:
         """Uploads, and waits until every document is done or failed. Raises what keeps it from going on at all."""
         started = time.monotonic()
-        self._uploading = UPLOADS_AT_ONCE
+        self._uploading = self._uploads_at_once
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.upload(files))
@@ -134,7 +137,7 @@ class Ingestion:
     def _give_up(self, name: str, exc: InvalidInput | OSError) -> None:
         if isinstance(exc, OSError):
             exc = InvalidInput(f"The file cannot be read: {exc.strerror}.", code="unreadable")
-        self._unfit.append(Unfit(name=name, code=exc.code, message=exc.message))
+        self.unfit.append(Unfit(name=name, code=exc.code, message=exc.message))
         self._tell(uploaded=1)
 
     async def _watch(self) -> None:
@@ -166,7 +169,7 @@ class Ingestion:
         self._state = State(
             total=state.total,
             uploaded=state.uploaded + uploaded,
-            finished=len(self.accepted) - len(self._pending) + len(self._unfit),
+            finished=len(self.accepted) - len(self._pending) + len(self.unfit),
             failed=state.failed if failed is None else failed,
             stages=state.stages if stages is None else stages,
         )
@@ -174,7 +177,7 @@ class Ingestion:
 
     async def _report(self, seconds: float) -> Report:
         documents = await self._final_documents()
-        failures = [*self._unfit]
+        failures = [*self.unfit]
         fresh: list[Document] = []
         for document_id, one in self.accepted.items():
             document = documents.get(document_id)
@@ -186,7 +189,7 @@ class Ingestion:
         return Report(
             done=len(fresh),
             failed=len(failures),
-            unchanged=len(self.accepted) + len(self._unfit) - len(fresh) - len(failures),
+            unchanged=len(self.accepted) + len(self.unfit) - len(fresh) - len(failures),
             chunks=sum(document.chunks for document in fresh),
             seconds=seconds,
             failures=failures,
