@@ -105,7 +105,7 @@ class ContentKeys:
         self._tokenizer = _digest(embedder.tokenizer_file.read_bytes())
 
     def passages(self, sha256: str, media_type: str, parser: str, chunking: ChunkingRequest) -> str:
-        """Of a document. `parser` names the parsers with versions and options; the tokenizer counts by its content."""
+        """Of a document. `parser` names parser and chunker with their versions; the tokenizer counts by its content."""
         return _digest(_encode([sha256, media_type, parser, replace(chunking, tokenizer_file=self._tokenizer)]))
 
     def vectors(self, texts: Sequence[str]) -> list[str]:
