@@ -20,6 +20,7 @@ from penstock.models.pool import ModelPool
 from penstock.pipeline.answer import Answerer
 from penstock.pipeline.batch_sources import Sources
 from penstock.pipeline.content_cache import ContentCache
+from penstock.pipeline.document_reader import DocumentReader
 from penstock.pipeline.gather import Gatherer
 from penstock.pipeline.handlers import Handlers
 from penstock.pipeline.index_writer import IndexWriter
@@ -145,7 +146,7 @@ def make_handlers(services: Services, engines: Engines) -> Handlers:
             blobs=services.blobs,
             index=engines.index,
             writer=engines.writer,
-            parsers=engines.parsers,
+            parsers=DocumentReader(engines.parsers, engines.reader, services.settings.images.limits),
             models=engines.models,
             cache=engines.cache,
             options=IngestOptions(),

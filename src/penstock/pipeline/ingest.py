@@ -17,6 +17,7 @@ from penstock.models.pool import ModelPool
 from penstock.pipeline.chunking import chunker_version
 from penstock.pipeline.content_cache import ContentCache
 from penstock.pipeline.index_writer import IndexWriter
+from penstock.pipeline.document_reader import DocumentReader
 from penstock.pipeline.parsing import Chunked, ChunkingRequest, ParserPool
 from penstock.pipeline.passage_vectors import PassageVectors
 from penstock.pipeline.passages import passage_text
@@ -65,7 +66,7 @@ class Ingestor:
         blobs: BlobStore,
         index: IndexStore,
         writer: IndexWriter,
-        parsers: ParserPool,
+        parsers: ParserPool | DocumentReader,
         models: ModelPool,
         cache: ContentCache,
         options: IngestOptions,
