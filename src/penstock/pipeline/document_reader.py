@@ -29,7 +29,7 @@ _TASK = "Write down what this image holds."
 
 
 class DocumentReader:
-    """A parser pool and, where there is one, a model, `reader`, that is shown the pictures which the pool left unread."""
+    """A parser pool and, where there is one, a model (`reader`) that sees the pictures which the pool left unread."""
 
     def __init__(self, parsers: ParserPool, reader: Generator | None, limits: PictureLimits) -> None:
         self._parsers = parsers
