@@ -65,6 +65,11 @@ class LanceCopy:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._copy(dimensions), name="copy of a table")
 
+    async def done(self) -> None:
+        """Waits for a copy that is being made."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -76,7 +81,8 @@ class LanceCopy:
             return
         mirror = Mirror(dimensions) if self._mirror is None else self._mirror
         try:
-            await self._catch_up(mirror, rows + FEW_ROWS)
+            async with self._copying:
+                await self._catch_up(mirror, rows + FEW_ROWS)
         except (RuntimeError, OSError, ValueError) as exc:  # searches go to the disk, and say what is wrong there
             logger.info("%s is not held in memory: %s", self._place.name, exc)
             return

@@ -1,6 +1,7 @@
 """LanceDB in a folder: crash-safe commits, several processes, full-text and vector indexes built in the background."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -162,7 +163,9 @@ class LanceIndex(IndexStore):
             if collection_id is not None or await is_due(table, self._options):
                 with lance_errors(f"optimise collection {name}"):
                     await optimise(table, self._options)
-                await table.copy.current(table.dimensions)  # compaction moved the rows: they are copied anew
+                table.copy.begin(table.dimensions)  # compaction moved the rows: they are copied anew
+            if collection_id is not None:
+                await table.copy.done()
             await table.copy.settle()
 
     async def _table(self, collection_id: str) -> LanceTable | None:
@@ -175,7 +178,7 @@ class LanceIndex(IndexStore):
             return await self._find(collection_id)
 
     async def _find(self, collection_id: str) -> LanceTable | None:
-        exists = self._place(collection_id).is_dir()
+        exists = _holds_a_table(self._place(collection_id))
         table = self.tables.get(collection_id)
         if table is not None and not exists:
             await self.tables.pop(collection_id).close()
@@ -202,3 +205,12 @@ class LanceIndex(IndexStore):
 
     def _place(self, collection_id: str) -> Path:
         return self._folder / f"{collection_id}.lance"
+
+
+def _holds_a_table(folder: Path) -> bool:
+    """Whether a version of it was ever written; a disk that was full may have left the folder alone."""
+    try:
+        with os.scandir(folder / "_versions") as versions:
+            return next(versions, None) is not None
+    except FileNotFoundError:
+        return False
