@@ -113,6 +113,17 @@ async def test_only_digests_are_names(blobs: BlobStore, name: str) -> None:
     await blobs.delete(name)
 
 
+@pytest.mark.parametrize("size", [0, 1, 300_000, 3 * MIB + 7])
+async def test_a_large_blob_comes_in_blocks(blobs: BlobStore, size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    blob = await blobs.put(data[:size])
+    blocks = [block async for block in blobs.blocks(blob.sha256)]
+    assert b"".join(blocks) == data[:size]
+    for nothing in ("0" * 64, "../etc/passwd"):
+        with pytest.raises(NotFound):
+            await anext(blobs.blocks(nothing))
+
+
 async def test_deleted_is_gone(blobs: BlobStore) -> None:
     blob = await blobs.put(b"x")
     await blobs.delete(blob.sha256)

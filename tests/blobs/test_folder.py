@@ -131,3 +131,9 @@ async def test_what_is_there_is_made_young_not_written_again(tmp_path: Path) -> 
         path.write_bytes(b"cut")
         await blobs.put(b"words")
         assert await blobs.get(blob.sha256) == b"words"
+
+
+async def test_blocks_are_small(tmp_path: Path) -> None:
+    async with folder_blobs(tmp_path) as blobs:
+        blob = await blobs.put(bytes(1_000_000))
+        assert [len(block) async for block in blobs.blocks(blob.sha256)] == [262_144] * 3 + [213_568]

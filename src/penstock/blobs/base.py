@@ -7,7 +7,7 @@ A name that is not 64 lower-case hex digits is a blob that is not there.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -50,6 +50,10 @@ class BlobStore(ABC):
     @abstractmethod
     async def get(self, sha256: str) -> bytes:
         """`NotFound` when there is no such blob."""
+
+    @abstractmethod
+    def blocks(self, sha256: str) -> AsyncGenerator[bytes, None]:
+        """The same in blocks of a quarter of a MiB, so that a large blob takes no memory. `NotFound` at the first."""
 
     @abstractmethod
     def list(self, *, older_than_s: float = 0.0) -> AsyncIterator[Blob]:

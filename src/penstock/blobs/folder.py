@@ -4,11 +4,12 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from penstock.blobs.base import Blob, is_sha256
-from penstock.blobs.spool import SUFFIX, storage_errors
+from penstock.blobs.spool import BLOCK_BYTES, SUFFIX, storage_errors
 from penstock.blobs.store import SpoolingStore
 from penstock.errors import DataError, NotFound
 
@@ -108,6 +109,26 @@ class FolderBlobs(SpoolingStore):
                 with contextlib.suppress(FileNotFoundError):
                     return self._path(sha256).read_bytes()
         raise NotFound(f"There is no blob {sha256[:80]!a}.")
+
+    async def blocks(self, sha256: str) -> AsyncGenerator[bytes, None]:
+        file = await self._in_thread(self._open_blob, sha256)
+        try:
+            while block := await self._in_thread(self._read_block, file):
+                yield block
+        finally:
+            file.close()
+
+    def _open_blob(self, sha256: str) -> BinaryIO:
+        with storage_errors():
+            if is_sha256(sha256):
+                with contextlib.suppress(FileNotFoundError):
+                    return self._path(sha256).open("rb", buffering=0)
+        raise NotFound(f"There is no blob {sha256[:80]!a}.")
+
+    @staticmethod
+    def _read_block(file: BinaryIO) -> bytes:
+        with storage_errors():
+            return file.read(BLOCK_BYTES)
 
     async def list(self, *, older_than_s: float = 0.0) -> AsyncIterator[Blob]:
         before = time.time() - older_than_s

@@ -1,7 +1,7 @@
 """Blobs in an object store (S3 and its likes, Google Cloud Storage, Azure), or in memory: `ab/abcd…`, by obstore."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +12,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import MemoryStore, from_url
 
 from penstock.blobs.base import Blob, is_sha256
+from penstock.blobs.spool import BLOCK_BYTES
 from penstock.blobs.store import SpoolingStore
 from penstock.errors import ConfigError, DataError, NotFound, Unavailable
 
@@ -51,14 +52,21 @@ class ObjectBlobs(SpoolingStore):
             await obstore.put_async(self._store, _key(sha256), source)
 
     async def get(self, sha256: str) -> bytes:
+        with _errors():
+            return bytes(await (await self._find(sha256)).bytes_async())
+
+    async def blocks(self, sha256: str) -> AsyncGenerator[bytes, None]:
+        with _errors():
+            async for block in (await self._find(sha256)).stream(min_chunk_size=BLOCK_BYTES):
+                yield bytes(block)
+
+    async def _find(self, sha256: str) -> Any:
         if not is_sha256(sha256):
             raise NotFound(f"There is no blob {sha256[:80]!a}.")
-        with _errors():
-            try:
-                found = await obstore.get_async(self._store, _key(sha256))
-            except FileNotFoundError as exc:
-                raise NotFound(f"There is no blob {sha256!a}.") from exc
-            return bytes(await found.bytes_async())
+        try:
+            return await obstore.get_async(self._store, _key(sha256))
+        except FileNotFoundError as exc:
+            raise NotFound(f"There is no blob {sha256!a}.") from exc
 
     async def list(self, *, older_than_s: float = 0.0) -> AsyncIterator[Blob]:
         before = time.time() - older_than_s

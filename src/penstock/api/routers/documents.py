@@ -1,11 +1,13 @@
 """`/v1/documents`: uploads, what became of them, and their passages."""
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from penstock.api.answers import AcceptedDocuments, Chunks, Documents, DocumentsDeleted, DocumentWithJob
 from penstock.api.auth import Reader, Writer
@@ -109,13 +111,15 @@ async def list_chunks(
 async def get_content(document_id: str, state: State, caller: Reader) -> Response:
     """The newest version as it was uploaded. A browser saves it and never shows it."""
     document = await state.services.ledger.get_document(caller.tenant, document_id)
-    data = await state.services.blobs.get(document.sha256)
+    blocks = state.services.blobs.blocks(document.sha256)
+    first = await anext(blocks, b"")  # what is missing is told before the answer begins
     file_name = quote(document.name.rpartition("/")[2], safe="")
     headers = {
         "content-disposition": f"attachment; filename*=utf-8''{file_name}",
+        "content-length": str(document.size_bytes),
         "content-security-policy": "default-src 'none'; sandbox",
     }
-    return Response(data, headers=headers, media_type=document.media_type)
+    return StreamingResponse(_joined(first, blocks), headers=headers, media_type=document.media_type)
 
 
 @router.post("/delete", response_model=DocumentsDeleted, responses=refusals(404, *BODY))
@@ -132,6 +136,13 @@ async def delete_documents(body: DocumentsSelection, state: State, caller: Write
 async def delete_document(document_id: str, state: State, caller: Writer) -> Response:
     """Delete a document. From now on it is not found by anyone; its running job is cancelled."""
     return reply(await state.services.intake.delete(caller.tenant, document_id))
+
+
+async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for block in rest:
+            yield block
 
 
 async def _job_of(state: ApiState, document: Document) -> Job | None:
