@@ -204,11 +204,13 @@ class Crew:
         self.members: list[Process] = []
 
     def start(self, *, control: Control | None = None) -> Process:
-        member = subprocess.Popen(
-            [sys.executable, "-m", "chaos.job_worker", self.url, str(self.effects)],
-            env=(control or self.control).environment(),
-            cwd=ROOT,
-        )
+        with self.effects.with_name("log").open("ab") as errors:
+            member = subprocess.Popen(
+                [sys.executable, "-m", "chaos.job_worker", self.url, str(self.effects)],
+                env=(control or self.control).environment(),
+                cwd=ROOT,
+                stderr=errors,
+            )
         self.members.append(member)
         return member
 

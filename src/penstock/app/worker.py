@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -103,6 +104,8 @@ class Engines:
     """What a worker has and an api has not."""
 
     models: ModelPool
+    loading: asyncio.Task[None]
+    """The models' preload, which began when they were opened."""
     index: IndexStore
     writer: IndexWriter
     parsers: ParserPool
@@ -115,14 +118,18 @@ class Engines:
 
 @asynccontextmanager
 async def open_engines(settings: Settings) -> AsyncIterator[Engines]:
-    """Opens them, nothing loaded yet."""
+    """Opens them. The models begin to load meanwhile: to import an index engine takes as long as to compile one."""
     async with AsyncExitStack() as stack:
-        index = await stack.enter_async_context(make_index(settings))
+        models = await stack.enter_async_context(ModelPool(settings.models, registry=prometheus_client.REGISTRY))
+        loading = asyncio.create_task(models.preload(), name="preload")
+        stack.push_async_callback(_end, loading)
+        index = await stack.enter_async_context(await _off_the_loop(lambda: make_index(settings)))
         cache = await stack.enter_async_context(open_cache(settings.cache_url, settings.cache))
         generator = await _open_generator(stack, settings.generator)
         vision = await _open_generator(stack, settings.vision)
         yield Engines(
-            models=await stack.enter_async_context(ModelPool(settings.models, registry=prometheus_client.REGISTRY)),
+            models=models,
+            loading=loading,
             index=index,
             writer=await stack.enter_async_context(IndexWriter(index)),
             parsers=await stack.enter_async_context(ParserPool(settings.parsing)),
@@ -131,6 +138,19 @@ async def open_engines(settings: Settings) -> AsyncIterator[Engines]:
             reader=vision or (generator if generator and generator.sees else None),
             drawers=await stack.enter_async_context(settings.images.parser_pool()),
         )
+
+
+async def _off_the_loop(make: Callable[[], IndexStore]) -> IndexStore:
+    with ThreadPoolExecutor(1, thread_name_prefix="import-index") as thread:
+        return await asyncio.get_running_loop().run_in_executor(thread, make)
+
+
+async def _end(loading: asyncio.Task[None]) -> None:
+    """Whatever came of it was told to who waited for it, if anyone did."""
+    loading.cancel()
+    await asyncio.wait({loading})
+    if not loading.cancelled():
+        loading.exception()
 
 
 async def _open_generator(stack: AsyncExitStack, options: GeneratorOptions) -> Generator | None:
@@ -179,7 +199,7 @@ def open_sources(services: Services) -> Sources:
 
 async def warm(services: Services, engines: Engines, started: Callable[[], None]) -> Sequence[str]:
     """Loads everything that the first job would else have to wait for; returns the names of the models."""
-    await asyncio.gather(engines.models.preload(), engines.parsers.prewarm())
+    await asyncio.gather(engines.loading, engines.parsers.prewarm())
     if engines.reader:
         await engines.drawers.prewarm()
     retriever = Retriever(services.ledger, engines.index, engines.models)
