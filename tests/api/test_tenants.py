@@ -55,7 +55,7 @@ async def test_every_route_that_takes_an_id_says_not_found_to_a_foreign_key(
             unknown = await client.request(method, address, headers=keys["bob"], json=body)
             assert unknown.status_code == 404
             assert foreign.json()["code"] == unknown.json()["code"]
-    assert seen == 19
+    assert seen == 20
     assert (await client.get("/v1/documents/" + anns["document_id"], headers=keys["ann"])).status_code == 200
 
 
