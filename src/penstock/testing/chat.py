@@ -120,9 +120,10 @@ class Completion:
                 raise Hangup(self._connection.close)
             case Fault.SPLIT_UTF8:
                 event = self._event({"choices": [{"index": 0, "delta": {"content": " 水门。"}}]}, ascii_only=False)
-                for byte in event:
+                head, characters, tail = event.partition("水门。".encode())
+                for packet in (head, *(bytes([byte]) for byte in characters), tail):
                     await self._connection.sleep(0.0005)
-                    yield bytes([byte])
+                    yield packet
             case Fault.HUGE_LINE:
                 async for packet in self._huge_line():
                     yield packet
