@@ -42,3 +42,23 @@ async def test_a_copy_is_a_batch(client: httpx.AsyncClient, services: Services) 
     assert (await services.ledger.get_collection("default", "copy")).options == options
     assert (await client.post("/v1/collections/docs/copy", json={"name": "copy"})).status_code == 409
     assert (await client.post("/v1/collections/nowhere/copy", json={"name": "other"})).status_code == 404
+
+
+async def test_a_collection_goes_out_and_comes_back(client: httpx.AsyncClient, services: Services) -> None:
+    await services.ledger.create_collection("default", "docs", CollectionOptions(chunk_tokens=100))
+    body = {"collection": "docs", "documents": [{"name": "a.txt", "text": "Water."}]}
+    await client.post("/v1/documents", json=body)
+    reply = await client.get("/v1/collections/docs/export")
+    assert reply.status_code == 200
+    assert reply.headers["content-disposition"].startswith("attachment")
+    files = {"files": ("docs.tar", reply.content)}
+    made = await client.post("/v1/collections/import", files=files, data={"name": "back"})
+    assert made.status_code == 202
+    assert made.json()["collection"] == "back"
+    assert (await services.ledger.get_collection("default", "back")).options.chunk_tokens == 100
+    assert (await client.post("/v1/collections/import", files=files, data={"name": "back"})).status_code == 409
+    wrong = {"files": ("docs.tar", b"not a tar")}
+    assert (await client.post("/v1/collections/import", files=wrong, data={"name": "x"})).status_code == 422
+    assert (await client.post("/v1/collections/import", files=files)).status_code == 422
+    assert (await client.post("/v1/collections/import", json={})).status_code == 415
+    assert [one.name for one in await services.ledger.list_collections("default")] == ["back", "docs"]

@@ -8,18 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import anyio
+import msgspec
 from starlette.requests import Request
 
 from penstock.api.auth import Caller
 from penstock.api.candidates import form_fields
 from penstock.api.forms import FilePart, FormReader
 from penstock.api.json_io import strict_json, to_bytes
-from penstock.api.routing import validated
-from penstock.api.schemas import MAX_DOCUMENTS, BatchUpload
+from penstock.api.routers.collections import require_models
+from penstock.api.routing import media_type_of, validated
+from penstock.api.schemas import MAX_DOCUMENTS, BatchUpload, NewCollection
 from penstock.api.spool import Spool
 from penstock.api.state import ApiState
-from penstock.errors import InvalidInput
+from penstock.errors import InvalidInput, UnsupportedMedia
 from penstock.ledger.batch_records import NewSource, SourceKind
+from penstock.pipeline.export import read_manifest
 from penstock.pipeline.folders import allowed_folder
 from penstock.pipeline.media import HEAD_BYTES, archive_kind, sniff
 from penstock.pipeline.names import clean_name, shown
@@ -52,6 +55,30 @@ async def take_json(state: ApiState, caller: Caller, request: Request, key: str 
         patterns = {"include": body.include, "exclude": body.exclude}
         sources.append(NewSource(kind=SourceKind.FOLDER, name=str(folder), spec=spec | patterns))
     return await _create(state, caller, body.collection, body.priority, sources, key)
+
+
+async def take_export(state: ApiState, caller: Caller, request: Request) -> Batch:
+    """A new collection that an export fills. `InvalidInput` for what is none, `Conflict` when the name is taken."""
+    if media_type_of(request) != "multipart/form-data":
+        raise UnsupportedMedia("An export is sent as a file of a form (multipart/form-data).")
+    services = state.services
+    async with Spool(state.spool_folder, state.spool_limiter) as spool:
+        limit = services.settings.api.max_request_bytes
+        form = await FormReader(request.headers["content-type"], spool, max_files=1, max_file_bytes=limit).read(
+            request.stream()
+        )
+        if len(form.files) != 1 or form.fields.keys() != {"name"}:
+            raise InvalidInput("The form holds one file, the export, and the field 'name', and nothing else.")
+        [part] = form.files
+        head = await spool.read(part.start, min(part.size_bytes, HEAD_BYTES))
+        options = msgspec.to_builtins(read_manifest(head).options)
+        wanted = validated(NewCollection, {"name": form.fields["name"], **options})
+        require_models(wanted, services.settings.models)
+        collection = await services.ledger.create_collection(caller.tenant, wanted.name, wanted.options())
+        blob = await services.blobs.put(spool.blocks(part.start, part.size_bytes))
+    source = NewSource(kind=SourceKind.EXPORT, name=shown(part.name), sha256=blob.sha256)
+    batch, _ = await services.batches.create(caller.tenant, collection.name, [source])
+    return batch
 
 
 async def _create(

@@ -1,17 +1,22 @@
 """`penstock collections …`"""
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from penstock.cli.output import Json, Url, age, exit_codes, print_json, print_table, say
+from penstock.cli.output import FAILED, Json, Url, age, count, exit_codes, print_json, print_table, say, size
 from penstock.client import Client
-from penstock.types import Collection, CollectionOptions
+from penstock.errors import InvalidInput
+from penstock.types import Batch, BatchItemState, BatchState, Collection, CollectionOptions
 
-app = typer.Typer(help="List, make, show and delete collections.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="List, make, show, copy, move and delete collections.", no_args_is_help=True, add_completion=False
+)
 
 Name = Annotated[str, typer.Argument(help="The collection's name.")]
+NewName = Annotated[str, typer.Argument(help="The new collection's name.")]
 
 
 @app.command("list")
@@ -83,6 +88,59 @@ def delete(
             typer.confirm(f"Delete {name!r} with {found.documents} documents?", abort=True, err=True)
         client.delete_collection(name)
         print_json(found) if as_json else say(f"Deleted the collection {name!r}.")
+
+
+@app.command()
+def copy(name: Name, new_name: NewName, url: Url = "", as_json: Json = False) -> None:
+    """Make a new collection with the same options and documents."""
+    with exit_codes(as_json=as_json), Client(url) as client:
+        _wait(client, client.copy_collection(name, new_name), as_json=as_json)
+
+
+@app.command("export")
+def export_collection(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="The file to write: a tar.")],
+    chunks: Annotated[bool, typer.Option(help="With the searchable passages, for other tools.")] = True,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Write a collection to a file, with its documents' bytes."""
+    aside = file.with_name(f"{file.name}.part")
+    with exit_codes(as_json=as_json), Client(url) as client:
+        try:
+            with aside.open("wb") as out:
+                for block in client.export_collection(name, chunks=chunks):
+                    out.write(block)
+            aside.replace(file)
+        except OSError as exc:
+            raise InvalidInput(f"{file} cannot be written: {exc.strerror}.") from exc
+        finally:
+            aside.unlink(missing_ok=True)
+        written = file.stat().st_size
+        print_json({"file": str(file), "bytes": written}) if as_json else say(f"Wrote {file} ({size(written)}).")
+
+
+@app.command("import")
+def import_collection(
+    file: Annotated[Path, typer.Argument(help="What `penstock collections export` wrote.", exists=True)],
+    new_name: NewName,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Make a new collection of an exported one. A damaged file is refused."""
+    with exit_codes(as_json=as_json), Client(url) as client:
+        _wait(client, client.import_collection(new_name, file), as_json=as_json)
+
+
+def _wait(client: Client, batch: Batch, *, as_json: bool) -> None:
+    done = client.wait_batch(batch.id, timeout_s=24 * 3600.0)
+    print_json(done) if as_json else say(f"{done.collection!r}: {count(done.items, 'document')}, {done.state}.")
+    if done.error:
+        say(f"Error: {done.error.message} [{done.error.code}]")
+    if done.state is not BatchState.DONE or set(done.counts) - {BatchItemState.DONE}:
+        say(f"See `penstock batches show {done.id}`.")
+        raise typer.Exit(FAILED)
 
 
 def _age(collection: Collection) -> str:

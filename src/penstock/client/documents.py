@@ -4,11 +4,13 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import quote
 
+import httpx
 import msgspec
 
-from penstock.client.flow import Call, Emit, FilePart, Flow, Pause, Query, Stream
+from penstock.client.flow import Call, Emit, FilePart, Flow, Pause, Query, Read, Stream
 from penstock.client.options import ClientOptions
 from penstock.client.records import (
     AcceptedDocument,
@@ -21,10 +23,20 @@ from penstock.client.records import (
     NewFile,
     NewText,
 )
-from penstock.client.requests import request
+from penstock.client.requests import exchange, request, transport_error
 from penstock.client.verb import stream_verb, verb
 from penstock.errors import DeadlineExceeded
-from penstock.types import JSON, Chunk, Collection, CollectionOptions, Document, DocumentStatus, Priority
+from penstock.types import (
+    JSON,
+    Batch,
+    Chunk,
+    Collection,
+    CollectionOptions,
+    Document,
+    DocumentStatus,
+    Job,
+    Priority,
+)
 
 DEFAULT_COLLECTION = "default"
 UPLOAD_TIMEOUT_S = 300.0
@@ -53,6 +65,46 @@ class CollectionVerbs:
     def get_collection(self, name: str) -> Flow[Collection]:
         """With the numbers of its searchable documents and chunks. `NotFound`."""
         return request(self.options, Call(method="GET", path=_collection_path(name)), Collection)
+
+    @verb
+    def copy_collection(self, name: str, new_name: str) -> Flow[Batch]:
+        """A new collection with the same options and documents, as a batch. `NotFound`, `Conflict` (the new name)."""
+        call = Call(method="POST", path=f"{_collection_path(name)}/copy", json={"name": new_name}, repeatable=False)
+        return request(self.options, call, Batch)
+
+    @verb
+    def reindex_collection(
+        self, name: str, *, embedding_model: str | None = None, engine: str | None = None
+    ) -> Flow[Job]:
+        """Rebuilds its index while it is searched, then switches; `wait_job` waits. `Conflict` while one runs."""
+        body = {"embedding_model": embedding_model, "engine": engine}
+        call = Call(method="POST", path=f"{_collection_path(name)}/reindex", json=body, repeatable=False)
+        return request(self.options, call, Job)
+
+    @stream_verb
+    def export_collection(self, name: str, *, chunks: bool = True) -> Stream[bytes]:
+        """The collection as one file (a tar), in blocks. `NotFound`."""
+        query: Query = {"chunks": str(chunks).lower()}
+        call = Call(method="GET", path=f"{_collection_path(name)}/export", query=query)
+        yield from exchange(self.options, call, stream=True)
+        try:
+            while (block := (yield Read())) is not None:
+                yield Emit(block)
+        except httpx.TransportError as exc:
+            raise transport_error(exc, self.options) from exc
+
+    @verb
+    def import_collection(self, name: str, export: Path) -> Flow[Batch]:
+        """A new collection of an exported file, as a batch. `Conflict` when the name is taken."""
+        call = Call(
+            method="POST",
+            path="/v1/collections/import",
+            form={"name": name},
+            files=[FilePart(name=export.name, content=export, media_type="application/x-tar")],
+            repeatable=False,
+            timeout_s=UPLOAD_TIMEOUT_S,
+        )
+        return request(self.options, call, Batch)
 
     @verb
     def delete_collection(self, name: str) -> Flow[Collection]:

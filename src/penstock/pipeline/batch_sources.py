@@ -13,15 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, ParamSpec, Self, TypeVar
 
+import msgspec
+
 from penstock.blobs.base import BlobStore
-from penstock.errors import InvalidInput
+from penstock.errors import InvalidInput, UnsupportedMedia
 from penstock.fetch import Fetcher
 from penstock.ids import new_id
 from penstock.ledger.base import Ledger, NewVersion
 from penstock.ledger.batch_records import BatchWork, NewItem, Position, Source, SourceKind
+from penstock.pipeline import importing
 from penstock.pipeline.archives.unpack import ArchiveOptions, Unpacked, unpack
+from penstock.pipeline.export import ExportedDocument
 from penstock.pipeline.folders import allowed_folder, files_beneath, open_beneath, wanted
-from penstock.pipeline.media import HEAD_BYTES, archive_kind, sniff
+from penstock.pipeline.media import HEAD_BYTES, SUPPORTED, archive_kind, sniff
 from penstock.pipeline.names import clean_name, entry_name, is_hidden, shown
 from penstock.types import JSON, Failure
 
@@ -29,6 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 4
+MAX_METADATA_BYTES = 16 * 1024
 SMALL_BYTES = 1024 * 1024
 BLOCK_BYTES = 256 * 1024
 FILES_A_LOOK = 500
@@ -99,8 +104,8 @@ class Sources:
                 return self._folder(source, after)
             case SourceKind.COLLECTION:
                 return self._collection(work, source, after)
-            case _:
-                raise InvalidInput(f"A batch cannot be made of {source.kind}.")
+            case SourceKind.EXPORT:
+                return self._export(source, after)
 
     async def _file(self, source: Source, after: str) -> AsyncIterator[Step]:
         if after:
@@ -206,6 +211,25 @@ class Sources:
             held_bytes=size,
         )
 
+    async def _export(self, source: Source, after: str) -> AsyncIterator[Step]:
+        """Read whole before anything of it is taken."""
+        assert source.sha256 is not None
+        data = await self._blobs.get(source.sha256)
+        with tempfile.TemporaryFile(dir=self._spool_folder) as file:
+            await self._in_thread(_spool, file, data)
+            del data
+            async with aclosing(unpack(file, self._archives)) as members:
+                await importing.verify(members)
+            await self._in_thread(file.seek, 0)
+            number, _, index = (after or "0.0").partition(".")
+            async with aclosing(unpack(file, self._archives)) as members:
+                async for ready in importing.documents(members, self._blobs, (int(number), int(index))):
+                    yield Step(
+                        position=Position(source=source.seq, entry=f"{ready.at[0]}.{ready.at[1]}"),
+                        kind=source.kind,
+                        make=_already(_imported(source, ready.document)),
+                    )
+
     async def _collection(self, work: BatchWork, source: Source, after: str) -> AsyncIterator[Step]:
         """Another collection's documents, as they were uploaded; newest first, as they are listed."""
         cursor: str | None = after or None
@@ -255,6 +279,22 @@ def _accept(name: str, head: bytes, declared: str | None) -> str:
 
 def _item(source: Source, name: str, version: NewVersion) -> NewItem:
     return NewItem(source=source.seq, name=name, version=version)
+
+
+def _imported(source: Source, document: ExportedDocument) -> NewItem:
+    """An export is a file that anybody can write: what is in it is checked like any upload."""
+    try:
+        name = clean_name(document.name)
+    except InvalidInput as exc:
+        return _refused(source, document.name, exc)
+    if document.media_type not in SUPPORTED:
+        strange = UnsupportedMedia(f"Its type {document.media_type[:80]!a} is not one that can be read.")
+        return _refused(source, document.name, strange)
+    if len(msgspec.json.encode(document.metadata)) > MAX_METADATA_BYTES:
+        heavy = InvalidInput(f"Its metadata is larger than {MAX_METADATA_BYTES:,} bytes.")
+        return _refused(source, document.name, heavy)
+    spec = {"size_bytes": document.size_bytes, "media_type": document.media_type, "metadata": document.metadata}
+    return _item(source, name, _version(name, document.sha256, spec))
 
 
 def _refused(source: Source, name: str, exc: InvalidInput) -> NewItem:

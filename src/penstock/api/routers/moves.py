@@ -1,17 +1,25 @@
 """`/v1/collections/{name}/…`: what moves a whole collection."""
 
-from fastapi import APIRouter
-from starlette.responses import Response
+from typing import Annotated
+from urllib.parse import quote
 
-from penstock.api.auth import Writer
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from penstock.api.auth import Reader, Writer
+from penstock.api.batch_uploads import take_export
 from penstock.api.json_io import reply
 from penstock.api.routing import BODY, StrictRoute, refusals
 from penstock.api.schemas import CopyBody, ReindexBody
 from penstock.api.state import State
 from penstock.errors import InvalidInput
 from penstock.ledger.batch_records import NewSource, SourceKind
+from penstock.pipeline.export import Exporter
 from penstock.pipeline.reindexing import start_reindex
 from penstock.types import Batch, Job
+
+TAR = "application/x-tar"
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=StrictRoute)
 
@@ -38,6 +46,58 @@ async def reindex_collection(name: str, body: ReindexBody, state: State, caller:
         services.ledger, services.jobs, caller.tenant, name, model=body.embedding_model, engine=body.engine
     )
     return reply(job, 202, {"location": f"/v1/jobs/{job.id}"})
+
+
+@router.get(
+    "/{name}/export",
+    response_class=Response,
+    responses=refusals(404)
+    | {200: {"description": "A tar with all documents, see `penstock.pipeline.export`.", "content": {TAR: {}}}},
+)
+async def export_collection(
+    name: str,
+    state: State,
+    caller: Reader,
+    chunks: Annotated[bool, Query(description="With the searchable passages, for other tools.")] = True,
+) -> Response:
+    """The collection as one file, which `import` takes: its options, and the newest version of every document."""
+    services = state.services
+    collection = await services.ledger.get_collection(caller.tenant, name)
+    exporter = Exporter(services.ledger, services.blobs, collection, chunks=chunks)
+    headers = {"content-disposition": f"attachment; filename*=utf-8''{quote(name, safe='')}.tar"}
+    return StreamingResponse(exporter.stream(), media_type=TAR, headers=headers)
+
+
+IMPORT_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files", "name"],
+                    "properties": {
+                        "files": {"type": "string", "format": "binary", "description": "One export."},
+                        "name": {"type": "string", "description": "Of the new collection."},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/import",
+    status_code=202,
+    response_model=Batch,
+    responses=refusals(409, 507, *BODY),
+    openapi_extra=IMPORT_BODY,
+)
+async def import_collection(request: Request, state: State, caller: Writer) -> Response:
+    """Make a collection of an export, as a batch. A damaged file is refused whole: the batch fails with the reason."""
+    batch = await take_export(state, caller, request)
+    return reply(batch, 202, {"location": f"/v1/batches/{batch.id}"})
 
 
 @router.post("/{name}/copy", status_code=202, response_model=Batch, responses=refusals(404, 409, *BODY))
