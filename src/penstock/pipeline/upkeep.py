@@ -1,4 +1,4 @@
-"""What keeps the stores saying the same without anyone's help: reconcile, purge, sweep, tidy.
+"""What keeps the stores saying the same without anyone's help: reconcile, purge, sweep, mend, tidy.
 
 - reconcile: every pending version, every batch being gathered and every reindex must have a live job; one whose
   job is lost (Redis flushed, a crash between ledger and queue) is enqueued again, one whose job ended without it takes
@@ -7,6 +7,7 @@
   reindex left.
 - sweep: blobs that nothing refers to any more leave the blob store, a day after they were last put; the record of old
   batches is dropped.
+- mend: a collection of which the index has lost rows is rebuilt from the ledger (see `mending`).
 - tidy: the index engine merges its small files and indexes fresh rows.
 """
 
@@ -23,6 +24,7 @@ from penstock.ledger.base import Generation, Ledger, VersionWork
 from penstock.ledger.batch_records import BatchWork
 from penstock.pipeline.batches import batch_job
 from penstock.pipeline.intake import IntakeOptions, ingest_job
+from penstock.pipeline.mending import Mender
 from penstock.pipeline.reindexing import reindex_job
 from penstock.stores.base import IndexStore
 from penstock.types import Failure, Job, JobState, Priority
@@ -43,6 +45,7 @@ class UpkeepOptions:
     """How long one can ask what became of a batch."""
     retired_s: float = 600.0
     """How long the old place of a reindexed collection is kept for whoever still searches or writes there."""
+    mend_every_s: float = 60.0
     tidy_every_s: float = 2.0
     """Cheap when nothing was written; fresh rows are searched slowly until they are indexed."""
 
@@ -68,12 +71,14 @@ class Upkeep:
         self._blobs = blobs
         self._options = options
         self._intake = intake
+        self._mender = Mender(ledger, jobs, index)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(_repeat(self._if_chosen(self.reconcile), self._options.reconcile_every_s))
             group.create_task(_repeat(self._if_chosen(self.purge), self._options.purge_every_s))
             group.create_task(_repeat(self._if_chosen(self.sweep), self._options.sweep_every_s))
+            group.create_task(_repeat(self._if_chosen(self._mender.mend), self._options.mend_every_s))
             group.create_task(_repeat(self._index.optimise, self._options.tidy_every_s))
 
     def _if_chosen(self, step: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:

@@ -12,7 +12,15 @@ T = TypeVar("T")
 
 COMMIT_ATTEMPTS = 8
 _CONFLICTS = ("commit conflict", "too many concurrent writers", "concurrent transaction")
-_DAMAGE = ("corrupt", "invalid magic", "not a lance", "file is too small", "failed to decode", "checksum")
+_DAMAGE = (
+    "corrupt",
+    "not found in schema",
+    "invalid magic",
+    "not a lance",
+    "file is too small",
+    "failed to decode",
+    "checksum",
+)
 
 
 @contextmanager

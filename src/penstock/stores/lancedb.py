@@ -1,6 +1,7 @@
 """LanceDB in a folder: crash-safe commits, several processes, full-text and vector indexes built in the background."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from penstock.stores.lance_rows import schema, to_arrow
 from penstock.stores.lance_table import LanceTable
 from penstock.stores.options import StoresOptions
 from penstock.stores.vectors import check_dimensions
+
+logger = logging.getLogger(__name__)
 
 SEARCH_THREADS = 4
 
@@ -70,8 +73,11 @@ class LanceIndex(IndexStore):
                 str(self._folder), read_consistency_interval=timedelta(0), session=session
             )
             for name in (await self._database.list_tables()).tables:
-                if table := await self._find(name):
-                    await prewarm(table.handle)
+                try:
+                    if table := await self._find(name):
+                        await prewarm(table.handle)
+                except DataError as exc:  # whoever asks for it is told; the others are not the worse for it
+                    logger.warning("%s", exc.message)
 
     async def close(self) -> None:
         for table in self.tables.values():
