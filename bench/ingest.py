@@ -164,10 +164,11 @@ class Curve:
         loaded: list[float] = []
         searching = asyncio.create_task(self._search(loaded))
         step, number = max(self._chunks // 10, 200), 1
-        while self.points[-1][0] < self._chunks:
+        while self.points[-1][0] < self._chunks - step:
             await self._add(step, number)
             number += 1
-        searching.cancel()
+        searching.cancel()  # the last part alone, as the first was
+        await self._add(step, number)
         first, last = self.points[0], self.points[-1]
         return {
             "last_over_first": last[1] / first[1],
@@ -261,11 +262,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--peer", choices=[*REQUIREMENTS, "none"], default="langchain")
     parser.add_argument("--documents", type=int, default=None, help="passages of load-en (2000; quick: 200)")
-    parser.add_argument("--curve", type=int, default=None, help="chunks, 0: no curve (100000; quick: 2000)")
+    parser.add_argument("--curve", type=int, default=None, help="chunks, 0: no curve (100000; quick: 1000)")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of load-en and docs")
     args = parser.parse_args()
     documents = args.documents or (200 if args.quick else 2000)
-    chunks = (2_000 if args.quick else 100_000) if args.curve is None else args.curve
+    chunks = (1_000 if args.quick else 100_000) if args.curve is None else args.curve
     texts = read_texts(args.data, max(documents, 2000))
     with TemporaryDirectory(prefix="penstock-bench-") as home:
         found = measure_load(texts[:documents], Path(home))
