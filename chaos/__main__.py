@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ async def run(chosen: argparse.Namespace, seed: int, folder: Path) -> list[Tally
     engines: tuple[Engine, ...] = tuple(chosen.engines)
     tallies: list[Tally] = []
     arena = Arena(folder=folder, rng=random.Random(seed), quick=chosen.quick, minutes=minutes, engines=engines)
+    stop_on_sigterm()
     async with arena:
         for name in chosen.only:
             arena.rng.seed(f"{seed} {name}")  # a case alone does what it does among the others
@@ -56,6 +58,13 @@ async def run(chosen: argparse.Namespace, seed: int, folder: Path) -> list[Tally
     return tallies
 
 
+def stop_on_sigterm() -> None:
+    """As Ctrl-C does: what the run started ends with it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
 def tell(tally: Tally) -> None:
     print(tally.row())
     for line in [*(f"! {problem}" for problem in tally.problems), *tally.notes[:20]]:
@@ -67,7 +76,11 @@ def main() -> int:
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(10**6)
     folder = Path(tempfile.mkdtemp(prefix="penstock-chaos-"))
     print(f"seed {seed}\n{HEAD}", flush=True)
-    tallies = asyncio.run(run(chosen, seed, folder))
+    try:
+        tallies = asyncio.run(run(chosen, seed, folder))
+    except asyncio.CancelledError:
+        print(f"stopped; what the servers wrote is kept in {folder}")
+        return 1
     held = all(tally.held for tally in tallies)
     if held:
         shutil.rmtree(folder, ignore_errors=True)
