@@ -1,11 +1,15 @@
 """How many requests a key may make, and how many connections a process takes."""
 
+import asyncio
 from dataclasses import replace
 
 import httpx
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
 from penstock.api.main import create_app
+from penstock.api.protocol import PatientProtocol
 from penstock.api.rates import RateLimiter
 from penstock.app import Services
 
@@ -39,3 +43,24 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_back(services: Ser
         assert replies[-1].json()["code"] == "overloaded"
         assert (await client.get("/v1/jobs", headers=other)).status_code == 200
         assert (await client.get("/healthz", headers=mine)).status_code == 200
+
+
+async def test_a_connection_too_many_is_told_to_come_back(app: FastAPI) -> None:
+    config = uvicorn.Config(app, port=0, http=PatientProtocol, log_level="error", lifespan="off", limit_concurrency=2)
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    with config.bind_socket() as listener:
+        await server.startup([listener])
+        address = listener.getsockname()
+        lines = [await asyncio.open_connection(*address) for _ in range(2)]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address[1]}") as client:
+            refused = await client.get("/healthz")
+            for _, writer in lines:
+                writer.close()
+                await writer.wait_closed()
+            taken = await client.get("/healthz")
+        server.force_exit = True
+        await server.shutdown([listener])
+    assert (refused.status_code, refused.headers["retry-after"], refused.json()["code"]) == (503, "1", "unavailable")
+    assert taken.status_code == 200

@@ -4,8 +4,9 @@ Both are spent before anything of ours is asked, so a client without a key could
 """
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -20,12 +21,31 @@ TOO_LARGE: Final = (
 )
 
 
+BUSY: Final = (
+    b'{"type":"urn:penstock:error:unavailable","title":"Service Unavailable","status":503,"code":"unavailable",'
+    b'"detail":"This process has as many connections as it takes (api.max_connections). Try again soon."}'
+)
+
+
+async def busy(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
+    """The answer where uvicorn would say the same in plain text and not when to come back."""
+    headers = [(b"content-type", b"application/problem+json"), (b"retry-after", b"1"), (b"connection", b"close")]
+    length = (b"content-length", str(len(BUSY)).encode())
+    await send({"type": "http.response.start", "status": 503, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": BUSY})
+
+
 class PatientProtocol(HttpToolsProtocol):
-    """Closes a connection whose next request's head is too large or too slow."""
+    """Closes a connection whose next request's head is too large or too slow, or that is one too many."""
 
     _in_head = True
     _head_bytes = 0
     _timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._most, self.limit_concurrency = self.limit_concurrency, None
+        self._served = self.app
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -54,6 +74,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self.app = busy if self._most is not None and len(self.connections) > self._most else self._served
         super().on_headers_complete()
 
     def _stop_timer(self) -> None:
