@@ -193,17 +193,24 @@ from penstock.stores import open_index
 async def main():
     async with open_index({url!r}) as index:
         await index.create("col", DIMENSIONS)
-        for start in range(0, 100_000, 50):
-            await index.upsert("col", rows(start, 50))
-            print(start + 50, flush=True)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(tidy(index, {tidies}))
+            for start in range(0, 100_000, 50):
+                await index.upsert("col", rows(start, 50))
+                print(start + 50, flush=True)
+
+async def tidy(index, tidies):
+    while tidies:
+        await index.optimise("col")
+        await asyncio.sleep(0)
 
 asyncio.run(main())
 """
 
 
-def kill_while_writing(url: str) -> int:
+def kill_while_writing(url: str, *, tidies: bool) -> int:
     """The number of rows that a writer said it had written when it was killed."""
-    script = WRITER.format(tests=str(Path(__file__).parent), url=url)
+    script = WRITER.format(tests=str(Path(__file__).parent), url=url, tidies=tidies)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         confirmed = [int(writer.stdout.readline()) for _ in range(5)]
@@ -212,13 +219,15 @@ def kill_while_writing(url: str) -> int:
 
 
 @pytest.mark.case(1)
-async def test_a_killed_writer_leaves_whole_commits(url: str) -> None:
-    confirmed = kill_while_writing(url)
+@pytest.mark.parametrize("tidies", [False, True], ids=["writes", "writes-and-optimises"])
+async def test_a_killed_writer_leaves_whole_commits(url: str, tidies: bool) -> None:
+    confirmed = kill_while_writing(url, tidies=tidies)
     async with open_index(url) as index:
         count = await index.count("col")
         assert count % 50 == 0
         assert confirmed <= count <= confirmed + 500
         assert len(await found(index, k=count + 10, text="river")) == count
+        await index.optimise("col")
         await index.upsert("col", rows(0, 60))
         assert await index.count("col") == max(count, 60)
 
