@@ -72,7 +72,7 @@ def add(
 
 @app.command("list")
 def list_batches(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many.")] = 20,
     url: Url = "",
     as_json: Json = False,
 ) -> None:

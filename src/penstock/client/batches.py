@@ -77,7 +77,7 @@ class BatchVerbs:
         return request(self.options, call, Batch)
 
     @verb
-    def list_batches(self, *, cursor: str | None = None, limit: int = 50) -> Flow[BatchPage]:
+    def list_batches(self, *, cursor: str | None = None, limit: int = 20) -> Flow[BatchPage]:
         """One page, newest first."""
         call = Call(method="GET", path="/v1/batches", query={"cursor": cursor, "limit": limit})
         return request(self.options, call, BatchPage)

@@ -19,6 +19,7 @@ from penstock.types import Batch, BatchItemState
 router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=StrictRoute)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Few = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=512, description="From the page before.")]
 
 FORM_SCHEMA = {
@@ -73,7 +74,7 @@ async def create_batch(
 
 
 @router.get("", response_model=Batches, responses=refusals())
-async def list_batches(state: State, caller: Reader, cursor: Cursor = None, limit: Limit = 50) -> Response:
+async def list_batches(state: State, caller: Reader, cursor: Cursor = None, limit: Few = 20) -> Response:
     """Batches, newest first."""
     return reply(await state.services.ledger.batches.list(caller.tenant, cursor=cursor, limit=limit))
 
