@@ -21,6 +21,7 @@ def evaluate(
         Path, typer.Argument(metavar="DIR", help="With corpus.jsonl, queries.jsonl and qrels.tsv (BEIR).")
     ],
     model: Annotated[str, typer.Option(help="Embedding model, by its name in the settings.")] = "default",
+    index: Annotated[str, typer.Option(help="URL of an index engine to measure; by default LanceDB.")] = "",
     as_json: Json = False,
 ) -> None:
     """Measure retrieval on questions whose answers are known: by meaning alone, by words alone, and both fused.
@@ -28,7 +29,7 @@ def evaluate(
     Needs no server. A collection's own settings do not count here; the default ones do.
     """
     with exit_codes(as_json=as_json):
-        report = asyncio.run(_run(folder, model))
+        report = asyncio.run(_run(folder, model, index))
     if as_json:
         print_json(report.to_json())
         return
@@ -39,11 +40,11 @@ def evaluate(
     say(f"{report.queries:,} questions, {report.passages:,} passages, {report.chunks:,} chunks")
 
 
-async def _run(folder: Path, model: str) -> EvalReport:
+async def _run(folder: Path, model: str, index: str) -> EvalReport:
     with Status("", console=Console(stderr=True, quiet=not sys.stderr.isatty())) as status:
 
         def show(stage: str, done: int, total: int) -> None:
             status.update(f"{stage} {done:,}" + (f" of {total:,}" if total else ""))
 
         async with ModelPool(load_settings().models) as pool:
-            return await measure(folder, await pool.embedder(model), report=show)
+            return await measure(folder, await pool.embedder(model), index_url=index, report=show)

@@ -71,9 +71,12 @@ async def evaluate(
     embedder: Embedder,
     *,
     options: CollectionOptions | None = None,
+    index_url: str = "",
     report: Report = lambda _stage, _done, _total: None,
 ) -> EvalReport:
     """Indexes the folder's corpus in a temporary place and asks all its questions that have relevant passages.
+
+    The place is a LanceDB folder, or a collection in the index of `index_url`; it is taken away at the end.
 
     `InvalidInput` when the folder is not in BEIR's layout or no question can be judged.
     """
@@ -82,10 +85,12 @@ async def evaluate(
     if not queries:
         raise InvalidInput(f"No question of {folder} has a relevant passage, so there is nothing to measure")
     with TemporaryDirectory(prefix="penstock-eval-") as place:
-        async with open_index(f"lancedb://{place}") as index:
+        async with open_index(index_url or f"lancedb://{place}") as index:
+            await index.drop(COLLECTION)  # of a run that was cut off
             run = _Run(collection, index, embedder, options or CollectionOptions(), report)
             passages, chunks = await run.fill()
             rankings = await run.ask(queries)
+            await index.drop(COLLECTION)
     return _summary(collection, queries, rankings, passages, chunks)
 
 
