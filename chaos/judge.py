@@ -119,7 +119,8 @@ async def serve_recoveries(store: JobStore, job_ids: Collection[str], deaths: Se
         for event in await store.events(job_id, limit=10_000):
             if event.type != "state":
                 continue
-            if event.data["state"] == "running" and waiting:
-                found.append(event.at - max(death for death in deaths if death <= event.at))
+            before = [death for death in deaths if death <= event.at]
+            if event.data["state"] == "running" and waiting and before:
+                found.append(event.at - before[-1])
             waiting = event.data.get("code") == "worker_died"
     return found

@@ -5,6 +5,8 @@ server's clock (Redis), which no process's own clock decides over.
 """
 
 import asyncio
+import signal
+import time
 
 from chaos.arena import Arena, Engine, ready
 from chaos.judge import judge_effects, judge_jobs, read_effects
@@ -46,7 +48,8 @@ async def on(arena: Arena, engine: Engine) -> Tally:
         crew.control.turn_clock(-HOUR_S)  # a lease timed by this clock would last an hour more
         odd.turn_clock(-HOUR_S)
         victim = crew.busiest()
-        killed = {victim.pid: crew.kill(victim)}
+        victim.send_signal(signal.SIGSTOP)  # not killed: that its neighbour would see at once, without any lease
+        frozen = {victim.pid: time.time()}
         jobs = await judge_jobs(tally, store, job_ids, within_s=WITHIN_S)
-        judge_effects(tally, read_effects(crew.effects), jobs, killed)
+        judge_effects(tally, read_effects(crew.effects), jobs, frozen)
     return tally

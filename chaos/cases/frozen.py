@@ -2,9 +2,10 @@
 
 import asyncio
 import signal
+import time
 
 from chaos.arena import Arena, Engine
-from chaos.judge import judge_jobs, read_effects
+from chaos.judge import judge_effects, judge_jobs, read_effects
 from chaos.tally import Tally
 from penstock.jobs.base import JobFilter
 from penstock.types import JobState, NewJob
@@ -28,12 +29,10 @@ async def on(arena: Arena, engine: Engine, times: int) -> Tally:
             await asyncio.sleep(arena.rng.uniform(0, 0.3))
             zombie = crew.busiest()
             zombie.send_signal(signal.SIGSTOP)
-            frozen_at = asyncio.get_running_loop().time()
+            frozen = {zombie.pid: time.time()}
             began = {effect.job for effect in read_effects(crew.effects) if effect.pid == zombie.pid}
             done = await judge_jobs(tally, store, job_ids, within_s=WITHIN_S)
-            tally.require(
-                asyncio.get_running_loop().time() - frozen_at < store.options.lease_s + 1 + 1.5 + 2, "it took too long"
-            )
+            judge_effects(tally, read_effects(crew.effects), done, frozen)
             zombie.send_signal(signal.SIGCONT)
             (after,) = await store.enqueue([NewJob(kind="work")])
             await store.wait(after.job.id, timeout_s=WITHIN_S)
