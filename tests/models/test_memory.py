@@ -5,6 +5,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from prometheus_client import CollectorRegistry
 from penstock.errors import OutOfMemory, Unavailable
 from penstock.models.base import Encoder, Item, Lane, Pending, TokenIds, Vectors
 from penstock.models.batcher import Batcher
-from penstock.models.memory import LONGEST_PAUSE_S, PAUSE_S, TokenBudget
+from penstock.models.embedder import warm_up
+from penstock.models.engine import open_engine
+from penstock.models.memory import LONGEST_PAUSE_S, LOOK_S, PAUSE_S, TokenBudget
 from penstock.models.metrics import ModelMetrics
-from penstock.models.options import BatcherOptions
+from penstock.models.options import BatcherOptions, ModelsOptions
+from penstock.models.recipe import read_recipe
 
 OPTIONS = BatcherOptions(slice_ms=1e6, batch_tokens=1024, queue_tokens=100_000)
 
@@ -122,32 +126,31 @@ def test_a_budget_is_halved_and_grows_again_slowly() -> None:
 def test_a_budget_pauses_longer_after_every_failure() -> None:
     clock = Clock()
     budget = TokenBudget(1000, clock=clock)
-    budget.failed(1000)
-    clock.now = PAUSE_S
-    budget.refresh()
-    assert budget.tokens == 500
-    clock.now = 2 * PAUSE_S
-    budget.refresh()
-    assert budget.tokens > 500
+    for failures in (1, 2, 3):
+        budget.failed(100)
+        pause_s = PAUSE_S * 2**failures
+        clock.now += pause_s - 1
+        budget.refresh()
+        assert budget.tokens == 50
+        clock.now += 1
+        budget.refresh()
+        assert budget.tokens == 63
 
 
 def test_free_memory_decides() -> None:
     clock, room = Clock(), [300]
     budget = TokenBudget(1000, room=lambda: room[0], clock=clock)
     assert budget.tokens == 300
-    room[0] = 100
-    clock.now += PAUSE_S
-    budget.refresh()
-    assert budget.tokens == 100
-    room[0] = 0
-    clock.now += PAUSE_S
-    budget.refresh()
-    assert budget.tokens == 1
-    room[0] = 5000
-    for _ in range(50):
-        clock.now += PAUSE_S
+    assert budget.refuses(301)
+    for free, tokens in ((100, 100), (0, 1), (5000, 1000)):
+        room[0] = free
         budget.refresh()
-    assert budget.tokens == 1000
+        assert budget.tokens != tokens  # it is not asked all the time
+        clock.now += LOOK_S
+        budget.refresh()
+        assert budget.tokens == tokens
+    budget.failed(600)
+    assert budget.tokens == 300
 
 
 # --- the ladder -----------------------------------------------------------------------------------------------------
@@ -266,3 +269,33 @@ async def test_ten_thousand_requests_under_faults(registry: CollectorRegistry, w
     assert outcomes.count(None) > 7000
     assert Unavailable in kinds
     assert (registry.get_sample_value("penstock_model_out_of_memory_total", {"model": "m"}) or 0) > 100
+
+
+# --- loading --------------------------------------------------------------------------------------------------------
+
+
+def test_warming_up_stops_where_memory_ends() -> None:
+    engine = SmallDevice(100)
+    warm_up(engine, 64, ((1, 16), (4, 16), (8, 64), (16, 64)))
+    assert engine.shapes == [(1, 16), (1, 16), (4, 16), (4, 16), (8, 64)]
+    assert engine.relieved == 1
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_model_that_does_not_fit_the_device_runs_on_the_processor(
+    device: str, model_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load_torch(*_: object, **__: object) -> Encoder:
+        raise OutOfMemory("full")
+
+    monkeypatch.setattr("penstock.models.engine.find_device", lambda wanted: "cuda")
+    monkeypatch.setattr("penstock.models.engine.load_torch", load_torch)
+    options = ModelsOptions(device=device, cache_dir=model_cache)
+    folder = Path(__file__).parent / "golden" / "bert"
+    if device == "cuda":
+        with pytest.raises(OutOfMemory, match="full"):
+            open_engine(folder, read_recipe(folder, "m"), options)
+        return
+    engine = open_engine(folder, read_recipe(folder, "m"), options)
+    assert (engine.device, engine.encoder.dimensions) == ("cpu", 16)
+    assert "runs on the processor" in caplog.text

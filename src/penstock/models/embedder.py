@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from tokenizers import Tokenizer
 
-from penstock.errors import DataError, InvalidInput
+from penstock.errors import DataError, InvalidInput, OutOfMemory
 from penstock.models.base import Embedder, Encoder, Lane, ModelInfo, Role, TokenIds, Vectors
 from penstock.models.batcher import Batcher
 from penstock.models.cost import CostModel
@@ -105,9 +105,13 @@ def warm_up(
     for rows, tokens in shapes:
         length = padded_length(min(tokens, longest), longest=longest)
         ids, mask = np.zeros((rows, length), np.int32), np.ones((rows, length), np.int32)
-        encoder.start(ids, mask)()
-        began = time.monotonic()
-        encoder.start(ids, mask)()
+        try:
+            encoder.start(ids, mask)()
+            began = time.monotonic()
+            encoder.start(ids, mask)()
+        except OutOfMemory:  # the larger ones will not fit either; the batcher finds out what does
+            encoder.relieve()
+            break
         cost.observe(rows, length, (time.monotonic() - began) * 1e3)
     for _ in range(fits):
         cost.fit()

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, OutOfMemory
 from penstock.models.base import Encoder
 from penstock.models.openvino_bert import LAYOUTS
-from penstock.models.openvino_encoder import load_encoder
+from penstock.models.openvino_encoder import OpenVinoEncoder, load_encoder
 from penstock.models.openvino_rerank import load_cross_encoder
 from penstock.models.options import BatcherOptions, ModelsOptions
 from penstock.models.recipe import PairRecipe, Recipe
 from penstock.models.torch_device import find_device
-from penstock.models.torch_encoder import load_torch
+from penstock.models.torch_encoder import TorchEncoder, load_torch
 from penstock.models.torch_rerank import load_torch_pairs
 from penstock.models.weights import WEIGHTS, find_ready_graph
 
@@ -60,11 +60,26 @@ def open_engine(folder: Path, recipe: Recipe, options: ModelsOptions, *, wanted:
     device, use_torch = choose(folder, recipe, options, wanted)
     if not use_torch:
         return on_processor(folder, recipe, options)
-    encoder = load_torch(folder, recipe, device=device, precision=options.precision, threads=options.threads)
-    spare = partial(spare_encoder, folder, recipe, options) if device != "cpu" else None
+    try:
+        encoder = load_torch(folder, recipe, device=device, precision=options.precision, threads=options.threads)
+    except OutOfMemory as error:
+        refuse_or_warn(folder, options, device, error)
+        spare = spare_encoder(folder, recipe, options)
+        return Engine(encoder=spare, device="cpu", precision=spare.precision, memory_bytes=spare.memory_bytes)
     return Engine(
-        encoder=encoder, device=device, precision=encoder.precision, memory_bytes=encoder.memory_bytes, spare=spare
+        encoder=encoder,
+        device=device,
+        precision=encoder.precision,
+        memory_bytes=encoder.memory_bytes,
+        spare=partial(spare_encoder, folder, recipe, options) if device != "cpu" else None,
     )
+
+
+def refuse_or_warn(folder: Path, options: ModelsOptions, device: str, error: OutOfMemory) -> None:
+    """A model whose weights do not fit runs on the processor, unless the settings insist on the device."""
+    if options.device != "auto" or device == "cpu":
+        raise error
+    logger.warning("%s does not fit into the memory of %s and runs on the processor: %s", folder, device, error)
 
 
 def choose(folder: Path, recipe: Recipe, options: ModelsOptions, wanted: str) -> tuple[str, bool]:
@@ -107,9 +122,14 @@ def open_pair_engine(
     if wanted != "torch" and (device == "cpu" or not (folder / WEIGHTS).is_file()):
         made = load(precision=processor_precision(options))
         return Engine(encoder=made, device="cpu", precision=made.precision, memory_bytes=made.memory_bytes)
-    encoder = load_torch_pairs(
-        folder, recipe, separator=separator, device=device, precision=options.precision, threads=options.threads
-    )
+    try:
+        encoder = load_torch_pairs(
+            folder, recipe, separator=separator, device=device, precision=options.precision, threads=options.threads
+        )
+    except OutOfMemory as error:
+        refuse_or_warn(folder, options, device, error)
+        made = load(precision="auto")
+        return Engine(encoder=made, device="cpu", precision=made.precision, memory_bytes=made.memory_bytes)
     return Engine(
         encoder=encoder,
         device=device,
@@ -125,7 +145,7 @@ def processor_precision(options: ModelsOptions) -> str:
     return options.precision
 
 
-def spare_encoder(folder: Path, recipe: Recipe, options: ModelsOptions) -> Encoder:
+def spare_encoder(folder: Path, recipe: Recipe, options: ModelsOptions) -> OpenVinoEncoder | TorchEncoder:
     """The same model on the processor: by OpenVINO where it knows the family, else by torch."""
     if recipe.network.model_type in LAYOUTS:
         return load_encoder(folder, recipe, precision="auto", threads=options.threads, cache_dir=options.cache_dir)
