@@ -119,8 +119,8 @@ def embeddings(blocks: Blocks, first: int, ids: Node, types: Node | None) -> Nod
 
 
 def layer(blocks: Blocks, layout: Layout, name: str, x: Node, bias: Node, act: str) -> Node:
-    query, key, value = (blocks.linear(x, f"{name}.{part}") for part in (layout.query, layout.key, layout.value))
-    mixed = blocks.linear(blocks.attention(query, key, value, bias), f"{name}.{layout.mixed}")
+    projections = [f"{name}.{part}" for part in (layout.query, layout.key, layout.value)]
+    mixed = blocks.linear(blocks.self_attention(x, projections, bias), f"{name}.{layout.mixed}")
     x = blocks.layer_norm(op.add(mixed, x), f"{name}.{layout.mixed_norm}")
     wide = activation(blocks.linear(x, f"{name}.{layout.wide}"), act)
     return blocks.layer_norm(op.add(blocks.linear(wide, f"{name}.{layout.narrow}"), x), f"{name}.{layout.narrow_norm}")

@@ -28,6 +28,9 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
     }
 )
 
+GRAPHS = 2
+"""The version of all graphs that are built here: what was compiled from another one is not used."""
+
 
 class OpenVinoEncoder(Encoder):
     """A compiled network and its one request."""
@@ -110,7 +113,7 @@ def load_network(folder: Path, network: Network, *, precision: str, threads: int
 
     try:
         compiled, held = compile_network(
-            core, build, settings, weights=weights, told=network.told, folder=cache_dir / "compiled"
+            core, build, settings, weights=weights, told=f"{GRAPHS}|{network.told}", folder=cache_dir / "compiled"
         )
     except RuntimeError as error:
         raise DataError(

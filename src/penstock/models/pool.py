@@ -323,7 +323,7 @@ class ModelPool:
             raise
         slot.failures, slot.error, slot.used_at = 0, None, time.monotonic()
         info = model.info
-        logger.info("loaded %s in %.2f s (%s %s)", slot.name, info.load_s, info.device, info.precision)
+        logger.info("loaded %s in %.2f s (%s)", slot.name, info.load_s, f"{info.device} {info.precision}".strip())
         self._metrics.loads.labels(slot.name, "done").inc()
         self._metrics.memory.labels(slot.name).set(info.memory_bytes)
 
