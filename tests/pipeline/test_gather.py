@@ -4,10 +4,13 @@ import asyncio
 import io
 import os
 import zipfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -46,9 +49,9 @@ class House:
         return (await self.batches.create("default", "default", sources))[0]
 
     @asynccontextmanager
-    async def gatherer(self, ledger: Ledger | None = None) -> AsyncIterator[Gatherer]:
+    async def gatherer(self, ledger: Ledger | None = None, *, fetching: bool = False) -> AsyncIterator[Gatherer]:
         async with (
-            Fetcher(FetchOptions(enabled=False)) as fetcher,
+            Fetcher(FetchOptions(enabled=fetching, allow_private=True, ports=())) as fetcher,
             Sources(
                 ledger=self.ledger,
                 blobs=self.blobs,
@@ -59,8 +62,8 @@ class House:
         ):
             yield Gatherer(ledger or self.ledger, self.jobs, sources)
 
-    async def gather(self, batch: Batch) -> Batch:
-        async with self.gatherer() as gatherer:
+    async def gather(self, batch: Batch, *, fetching: bool = False) -> Batch:
+        async with self.gatherer(fetching=fetching) as gatherer:
             await gatherer.gather(batch.id, nobody)
         return await self.ledger.batches.get("default", batch.id)
 
@@ -269,6 +272,35 @@ async def test_urls_that_may_not_be_fetched_are_refused_one_by_one(house: House)
     retried = await house.batches.retry("default", batch.id)
     assert (retried.documents, retried.gathering) == (0, True)
     assert (await house.gather(batch)).counts == {BatchItemState.REFUSED: 20}
+
+
+async def test_urls_become_documents_named_after_them(house: House) -> None:
+    (house.folder / "a.txt").write_text("Water.")
+    (house.folder / "tool.exe").write_bytes(b"MZ\0\1\2" * 100)
+    with serving(house.folder) as url:
+        names = ("a.txt", "tool.exe", "nothing.txt")
+        sources = [NewSource(kind=SourceKind.URL, name=f"{url}/{name}") for name in names]
+        batch = await house.gather(await house.batch(*sources), fetching=True)
+    assert batch.counts == {BatchItemState.PENDING: 1, BatchItemState.REFUSED: 2}
+    [document] = (await house.ledger.list_documents("default")).documents
+    assert document.name == f"{url.removeprefix('http://')}/a.txt"
+    assert document.metadata == {"url": f"{url}/a.txt"}
+    assert await house.blobs.get(document.sha256) == b"Water."
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A web server over a folder."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @pytest.mark.case(10)
