@@ -115,11 +115,14 @@ async def test_no_cache_at_all_works_too(tmp_path: Path) -> None:
     assert (again.parsed, again.embedded) == (True, again.chunks)
 
 
-async def test_a_reply_without_passages_is_not_kept() -> None:
+async def test_what_was_not_read_whole_is_not_kept() -> None:
     async with open_cache("memory://") as store, ContentCache(store, 60) as cache:
-        cache.keep_passages("empty", Chunked(pieces=(), pages=1, media_type="application/pdf"))
         piece = Piece(text="word", start=0, end=4, tokens=1)
+        cache.keep_passages("empty", Chunked(pieces=(), pages=1, media_type="application/pdf"))
+        scanned = Chunked(pieces=(piece,), pages=2, media_type="application/pdf", unread=(2,))
+        cache.keep_passages("scanned", scanned)
         cache.keep_passages("full", Chunked(pieces=(piece,), pages=1, media_type="application/pdf"))
         await cache.__aexit__(None, None, None)
         assert await cache.passages("empty") is None
+        assert await cache.passages("scanned") is None
         assert (await cache.passages("full")) is not None

@@ -63,8 +63,8 @@ class ContentCache:
             return None
 
     def keep_passages(self, key: str, chunked: Chunked) -> None:
-        """A document without passages is not kept: it is cheap, or its reader may have more luck another time."""
-        if chunked.pieces:
+        """Not kept is what has no passages or pages that nobody could read: a reader may have more luck another time."""
+        if chunked.pieces and not chunked.unread:
             self._keep(PASSAGES, {key: _encode(chunked)})
 
     async def vectors(self, keys: Sequence[str], dimensions: int) -> Mapping[str, NDArray[np.float32]]:
