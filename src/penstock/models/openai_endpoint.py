@@ -183,7 +183,8 @@ class Endpoint:
                 body += piece
         if reply.status == 200:
             raise not_a_stream(self._who, media_type, body, self._secret)
-        raise refusal(self._who, reply.status, reply.headers, body, self._secret)
+        section = self._options.section
+        raise refusal(self._who, reply.status, reply.headers, body, self._secret, section=section)
 
     async def _read(self, reply: Reply, first_by: float, deadline: float) -> AsyncGenerator[Delta, None]:
         """The deltas, as long as they come in time. Only words and thoughts count as a sign of life."""

@@ -12,7 +12,7 @@ from penstock.models.openai_stream import error_text
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _HINTS = {
     400: "Check the model's name and `extra_body`.",
-    401: "Check the API key (`PENSTOCK_GENERATOR__API_KEY`).",
+    401: "Check the API key (`PENSTOCK_{section}__API_KEY`).",
     403: "Check what the API key may do.",
     404: "Check the base URL and the model's name.",
 }
@@ -44,14 +44,19 @@ def refusal(
     body: bytes,
     secret: str,
     *,
+    section: str = "generator",
     hints: Mapping[int, str] = _HINTS,
 ) -> Failure:
-    """The failure that an HTTP error status means.
+    """The failure that an HTTP error status means; `section` is that of the model's settings.
 
     `body` may quote the key: it is taken out, and what is said about the key is not quoted at all.
     """
     said = "" if status in {401, 403} else _quoted(body, secret)
-    message = " ".join(filter(None, [f"{who} answered with status {status}{said}.", hints.get(status, "")]))
+    message = " ".join(
+        filter(
+            None, [f"{who} answered with status {status}{said}.", hints.get(status, "").format(section=section.upper())]
+        )
+    )
     retryable = status in _RETRYABLE
     code = "provider_rate_limited" if status == 429 else "provider_error" if retryable else "provider_refused"
     return Failure(
