@@ -63,7 +63,7 @@ class ContentCache:
             return None
 
     def keep_passages(self, key: str, chunked: Chunked) -> None:
-        """Not kept is what has no passages or pages that nobody could read: a reader may have more luck another time."""
+        """Not kept is what has no passages, or pages that nobody could read: another time they may be read."""
         if chunked.pieces and not chunked.unread:
             self._keep(PASSAGES, {key: _encode(chunked)})
 
