@@ -267,3 +267,16 @@ async def test_paths_are_switched_off_by_default(client: httpx.AsyncClient, noth
     reply = await client.post("/v1/questions", json={"question": "x", "image_path": "a.png"})
     assert (reply.status_code, "IMAGES__FOLDER" in reply.json()["detail"]) == (422, True)
     assert await nothing_stored()
+
+
+@pytest.mark.case(36)
+@pytest.mark.parametrize(
+    "field", ["model", "base_url", "api_base", "api_key", "system", "messages", "generator", "vision", "image_sha256"]
+)
+async def test_a_caller_cannot_choose_who_is_asked(
+    client: httpx.AsyncClient, nothing_stored: NothingStored, field: str
+) -> None:
+    for image in ({}, {"image": BASE64}):
+        reply = await client.post("/v1/questions", json={"question": "x", field: "http://evil.example/v1", **image})
+        assert reply.status_code == 422
+    assert await nothing_stored()
