@@ -29,7 +29,8 @@ class Effect:
 
 def read_effects(file: Path) -> list[Effect]:
     found = []
-    for line in file.read_text(encoding="ascii").splitlines():
+    whole, _, _ = file.read_text(encoding="ascii").rpartition("\n")  # the last line may just be being written
+    for line in whole.splitlines():
         job, attempt, step, at, pid = line.split()
         found.append(Effect(job, int(attempt), step, float(at), int(pid)))
     return found

@@ -216,7 +216,7 @@ class Crew:
 
     def busiest(self) -> Process:
         """The member that most of the newest jobs began on."""
-        lines = self.effects.read_text(encoding="ascii").splitlines()
+        lines = self.effects.read_text(encoding="ascii").rpartition("\n")[0].splitlines()
         pids = [int(line.split()[-1]) for line in lines if " begun " in line][-40:]
         return max(self.members, key=lambda member: pids.count(member.pid))
 
