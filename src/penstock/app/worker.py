@@ -11,6 +11,7 @@ import prometheus_client
 
 from penstock.app.lifeline import StopSignal
 from penstock.app.services import Services, open_services
+from penstock.app.worker_metrics import serve_metrics
 from penstock.cache import open_cache
 from penstock.errors import PenstockError
 from penstock.jobs.worker import Worker
@@ -61,6 +62,17 @@ async def run_worker(
     `kinds` None: all. Raises what the stores and models raise while they are opened; then nothing was leased.
     """
     await stop.install()
+    with serve_metrics(settings.worker.metrics_host, settings.worker.metrics_port):
+        await _work(settings, worker_id, kinds, stop, started)
+
+
+async def _work(
+    settings: Settings,
+    worker_id: str,
+    kinds: frozenset[str] | None,
+    stop: StopSignal,
+    started: Callable[[], None],
+) -> None:
     async with (
         open_services(settings) as services,
         open_engines(settings) as engines,
