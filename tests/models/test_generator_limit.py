@@ -127,6 +127,19 @@ def test_breaker_opens_tries_and_closes() -> None:
     assert not breaker.open
 
 
+@pytest.mark.case(22)
+def test_failures_among_calls_that_get_words_do_not_open_the_breaker() -> None:
+    breaker = Breaker(failures=2, cooldown_s=10)
+    for _ in range(5):
+        breaker.failed()
+        breaker.began()
+    assert breaker.admit()
+    breaker.failed()
+    breaker.failed()
+    breaker.began()  # one that went before it opened
+    assert not breaker.admit()
+
+
 @pytest.mark.case(21)
 @pytest.mark.parametrize(
     ("headers", "seconds"),

@@ -7,7 +7,8 @@ _MAX_COOLDOWN_S = 60.0
 
 
 class Breaker:
-    """Opens after `failures` in a row, lets one call try after `cooldown_s`, twice as long after each failed try.
+    """Opens after `failures` in a row, with no call in between that got words; lets one call try after `cooldown_s`,
+    twice as long after each failed try.
 
     Every call that was admitted ends in one of `succeeded`, `failed` or `abandoned`.
     """
@@ -34,10 +35,13 @@ class Breaker:
         return True
 
     def began(self) -> None:
-        """A call gets words: others may go too, but one more failure opens again."""
+        """A call gets words. After a try others may go too, but one more failure opens again; else the row is broken:
+        of a thousand calls in flight five fail soon, long before the first of them is through."""
         if self._trying:
             self._trying = False
             self._failures = self._threshold - 1
+        elif self._failures < self._threshold:
+            self._failures = 0
 
     def succeeded(self) -> None:
         self._trying = False
