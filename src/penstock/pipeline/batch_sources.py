@@ -4,7 +4,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ class Sources:
         """What a step comes to. Raises what stores raise; whatever is wrong with the file is the item's error."""
         return await step.make() if step.make else None
 
-    def steps(self, work: BatchWork, source: Source, after: str) -> AsyncIterator[Step]:
+    def steps(self, work: BatchWork, source: Source, after: str) -> AsyncGenerator[Step, None]:
         """The source's files behind entry `after`."""
         match source.kind:
             case SourceKind.FILE:
@@ -107,7 +107,7 @@ class Sources:
             case SourceKind.EXPORT:
                 return self._export(source, after)
 
-    async def _file(self, source: Source, after: str) -> AsyncIterator[Step]:
+    async def _file(self, source: Source, after: str) -> AsyncGenerator[Step, None]:
         if after:
             return
 
@@ -119,7 +119,7 @@ class Sources:
 
         yield Step(position=Position(source=source.seq, entry="1"), kind=source.kind, make=make)
 
-    async def _url(self, source: Source, after: str) -> AsyncIterator[Step]:
+    async def _url(self, source: Source, after: str) -> AsyncGenerator[Step, None]:
         if after:
             return
         yield Step(
@@ -142,7 +142,7 @@ class Sources:
         spec = {"size_bytes": blob.size_bytes, "media_type": download.media_type, "metadata": metadata}
         return _item(source, name, _version(name, blob.sha256, spec))
 
-    async def _folder(self, source: Source, after: str) -> AsyncIterator[Step]:
+    async def _folder(self, source: Source, after: str) -> AsyncGenerator[Step, None]:
         folder = await self._in_thread(allowed_folder, source.name, self._allowed_folders)
         include, exclude = source.spec.get("include", ()), source.spec.get("exclude", ())
         names = files_beneath(folder, os.fsdecode(after.encode("latin-1")))
@@ -170,7 +170,7 @@ class Sources:
         while block := await self._in_thread(file.read, BLOCK_BYTES):
             yield block
 
-    async def _archive(self, source: Source, after: str) -> AsyncIterator[Step]:
+    async def _archive(self, source: Source, after: str) -> AsyncGenerator[Step, None]:
         assert source.sha256 is not None
         data = await self._blobs.get(source.sha256)
         number = int(after or 0)
@@ -211,7 +211,7 @@ class Sources:
             held_bytes=size,
         )
 
-    async def _export(self, source: Source, after: str) -> AsyncIterator[Step]:
+    async def _export(self, source: Source, after: str) -> AsyncGenerator[Step, None]:
         """Read whole before anything of it is taken."""
         assert source.sha256 is not None
         data = await self._blobs.get(source.sha256)
@@ -230,7 +230,7 @@ class Sources:
                         make=_already(_imported(source, ready.document)),
                     )
 
-    async def _collection(self, work: BatchWork, source: Source, after: str) -> AsyncIterator[Step]:
+    async def _collection(self, work: BatchWork, source: Source, after: str) -> AsyncGenerator[Step, None]:
         """Another collection's documents, as they were uploaded; newest first, as they are listed."""
         cursor: str | None = after or None
         while True:

@@ -6,7 +6,8 @@ goes on behind the last step, and no document is there twice.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from penstock.errors import Overloaded, PenstockError
@@ -64,39 +65,42 @@ class Gatherer:
         if work is None:
             return Gathered(items=0)
         position, items = work.position, 0
-        async for steps in self._slices(work):
-            made = await self._make(steps)
-            to = steps[-1].position
-            accepted = await self._ledger.batches.add(batch_id, position, to, made)
-            if accepted is None:  # cancelled, or another attempt is at it
-                return Gathered(items=items)
-            await self._enqueue(work, accepted)
-            _count(steps, made, accepted)
-            position, items = to, items + len(made)
-            await report("gather", items, 0)
+        async with aclosing(self._slices(work)) as slices:
+            async for steps in slices:
+                made = await self._make(steps)
+                to = steps[-1].position
+                accepted = await self._ledger.batches.add(batch_id, position, to, made)
+                if accepted is None:  # cancelled, or another attempt is at it
+                    return Gathered(items=items)
+                await self._enqueue(work, accepted)
+                _count(steps, made, accepted)
+                position, items = to, items + len(made)
+                await report("gather", items, 0)
         if await self._ledger.batches.close(batch_id):
             ENDED.labels("gathered").inc()
         return Gathered(items=items)
 
-    async def _slices(self, work: BatchWork) -> AsyncIterator[Sequence[Step]]:
+    async def _slices(self, work: BatchWork) -> AsyncGenerator[Sequence[Step], None]:
         steps: list[Step] = []
         held = 0
-        async for step in self._steps(work):
-            steps.append(step)
-            held += step.held_bytes
-            if len(steps) >= SLICE_STEPS or held >= SLICE_BYTES:
-                yield steps
-                steps, held = [], 0
+        async with aclosing(self._steps(work)) as coming:
+            async for step in coming:
+                steps.append(step)
+                held += step.held_bytes
+                if len(steps) >= SLICE_STEPS or held >= SLICE_BYTES:
+                    yield steps
+                    steps, held = [], 0
         if steps:
             yield steps
 
-    async def _steps(self, work: BatchWork) -> AsyncIterator[Step]:
+    async def _steps(self, work: BatchWork) -> AsyncGenerator[Step, None]:
         first = work.position.source
         while page := await self._ledger.batches.sources(work.batch_id, first=first, limit=SOURCES_A_PAGE):
             for source in page:
                 after = work.position.entry if source.seq == work.position.source else ""
-                async for step in self._sources.steps(work, source, after):
-                    yield step
+                async with aclosing(self._sources.steps(work, source, after)) as steps:
+                    async for step in steps:
+                        yield step
                 yield Step(position=Position(source=source.seq + 1), kind=source.kind)
             first = page[-1].seq + 1
 
