@@ -9,7 +9,7 @@ Guarantees, beside those of the ledger (`penstock.ledger.base`):
 
 from collections.abc import Callable, Sequence
 
-from penstock.ledger import batches
+from penstock.ledger import batch_views, batches
 from penstock.ledger.base import Accepted
 from penstock.ledger.batch_records import BatchPage, BatchWork, ItemPage, NewBatch, NewItem, Position, Source
 from penstock.ledger.database import Database
@@ -31,11 +31,11 @@ class BatchBook:
 
     async def get(self, tenant: str, batch_id: str) -> Batch:
         """With its counts by state. `NotFound`."""
-        return await self._database.read(batches.get, tenant, batch_id)
+        return await self._database.read(batch_views.get, tenant, batch_id)
 
     async def list(self, tenant: str, *, cursor: str | None = None, limit: int = 100) -> BatchPage:
         """Newest first."""
-        return await self._database.read(batches.list_page, tenant, cursor, limit)
+        return await self._database.read(batch_views.list_page, tenant, cursor, limit)
 
     async def items(
         self,
@@ -47,7 +47,7 @@ class BatchBook:
         limit: int = 100,
     ) -> ItemPage:
         """In the order in which they were gathered. `NotFound`."""
-        return await self._database.read(batches.list_items, tenant, batch_id, states, cursor, limit)
+        return await self._database.read(batch_views.list_items, tenant, batch_id, states, cursor, limit)
 
     async def cancel(self, tenant: str, batch_id: str) -> Sequence[str]:
         """Cancels what is not finished; returns the jobs that are of no more use. `NotFound`."""

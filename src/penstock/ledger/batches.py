@@ -6,7 +6,7 @@ gathering ──add … close──▶ gathered          A batch that is gathere
     └──▶ failed, cancelled
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Row,
     and_,
     bindparam,
-    case,
     delete,
     func,
     insert,
@@ -23,15 +22,13 @@ from sqlalchemy import (
     update,
 )
 
-from penstock.errors import Conflict, InvalidInput, NotFound
+from penstock.errors import Conflict, NotFound
 from penstock.ids import new_id
 from penstock.ledger import collections
 from penstock.ledger.accept import accept
 from penstock.ledger.base import Accepted
 from penstock.ledger.batch_records import (
-    BatchPage,
     BatchWork,
-    ItemPage,
     NewBatch,
     NewItem,
     NewSource,
@@ -39,24 +36,17 @@ from penstock.ledger.batch_records import (
     Source,
     SourceKind,
 )
+from penstock.ledger.batch_views import BY_ID, GATHERED, WITH_COLLECTION, find, get, record
 from penstock.ledger.garbage import RETIRE
 from penstock.ledger.names import from_json, storable, to_json
 from penstock.ledger.schema import batch_items, batch_sources, batches, documents, versions
-from penstock.ledger.schema import collections as collection_table
-from penstock.types import JSON, Batch, BatchItem, BatchItemState, BatchState, DocumentStatus, Failure, Priority
-
-GATHERED = "gathered"
-"""The stored state of a batch all of whose items are known: `BatchState` RUNNING or DONE."""
+from penstock.types import JSON, Batch, BatchState, DocumentStatus, Failure, Priority
 
 _ROWS_A_SWEEP = 50
-_WITH_COLLECTION = select(
-    batches, collection_table.c.name.label("collection"), collection_table.c.deleted_at.label("collection_deleted_at")
-).join(collection_table, collection_table.c.id == batches.c.collection_id)
-_BY_ID = _WITH_COLLECTION.where(batches.c.id == bindparam("id"))
-_BY_KEY = _WITH_COLLECTION.where(batches.c.tenant == bindparam("tenant"), batches.c.idempotency_key == bindparam("key"))
+_BY_KEY = WITH_COLLECTION.where(batches.c.tenant == bindparam("tenant"), batches.c.idempotency_key == bindparam("key"))
 _GATHERING = (
     # A literal, not a parameter, so that the partial index serves.
-    _WITH_COLLECTION.where(batches.c.state == literal_column("'gathering'"), batches.c.id > bindparam("after"))
+    WITH_COLLECTION.where(batches.c.state == literal_column("'gathering'"), batches.c.id > bindparam("after"))
     .order_by(batches.c.id)
     .limit(bindparam("n"))
 )
@@ -64,36 +54,6 @@ _SOURCES = (
     select(batch_sources)
     .where(batch_sources.c.batch_id == bindparam("id"), batch_sources.c.seq >= bindparam("first"))
     .order_by(batch_sources.c.seq)
-    .limit(bindparam("n"))
-)
-_item_state = case(
-    (batch_items.c.error.is_not(None), BatchItemState.REFUSED.value),
-    (versions.c.id.is_(None), BatchItemState.GONE.value),
-    else_=versions.c.status,
-)
-_COUNTS = (
-    select(
-        _item_state.label("state"),
-        func.count().label("n"),
-        func.sum(case((and_(batch_items.c.created == 0, batch_items.c.error.is_(None)), 1), else_=0)).label(
-            "unchanged"
-        ),
-    )
-    .select_from(batch_items.outerjoin(versions, versions.c.id == batch_items.c.version_id))
-    .where(batch_items.c.batch_id == bindparam("id"))
-    .group_by(literal_column("1"))
-)
-_ITEMS = (
-    select(
-        batch_items,
-        _item_state.label("state"),
-        versions.c.document_id,
-        versions.c.job_id,
-        versions.c.error.label("version_error"),
-    )
-    .select_from(batch_items.outerjoin(versions, versions.c.id == batch_items.c.version_id))
-    .where(batch_items.c.batch_id == bindparam("id"), batch_items.c.seq > bindparam("after"))
-    .order_by(batch_items.c.seq)
     .limit(bindparam("n"))
 )
 _ours = select(batch_items.c.version_id).where(batch_items.c.batch_id == bindparam("batch"), batch_items.c.created == 1)
@@ -156,7 +116,7 @@ def create(conn: Connection, now: float, tenant: str, collection: str, new: NewB
         if row is not None:
             if row.fingerprint != new.fingerprint:
                 raise Conflict("This Idempotency-Key was used for other content. Use a new key for a new batch.")
-            return _record(conn, row), False
+            return record(conn, row), False
     batch_id = new_id("bat")
     conn.execute(
         insert(batches).values(
@@ -195,99 +155,9 @@ def _add_sources(conn: Connection, batch_id: str, sources: Sequence[NewSource], 
         conn.execute(insert(batch_sources), rows)
 
 
-def _row(conn: Connection, tenant: str | None, batch_id: str) -> Row[Any]:
-    row = conn.execute(_BY_ID, {"id": batch_id}).one_or_none()
-    if row is None or (tenant is not None and row.tenant != tenant):
-        raise NotFound(f"There is no batch {batch_id!r}.")
-    return row
-
-
-def get(conn: Connection, tenant: str, batch_id: str) -> Batch:
-    return _record(conn, _row(conn, tenant, batch_id))
-
-
-def _record(conn: Connection, row: Row[Any]) -> Batch:
-    rows = conn.execute(_COUNTS, {"id": row.id}).all()
-    counts = {BatchItemState(one.state): one.n for one in rows}
-    return Batch(
-        id=row.id,
-        tenant=row.tenant,
-        collection=row.collection,
-        state=_state(row.state, counts),
-        priority=Priority(row.priority),
-        items=row.items,
-        unchanged=sum(one.unchanged for one in rows),
-        counts=counts,
-        error=None if row.error is None else from_json(row.error, Failure),
-        job_id=row.job_id,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
-
-
-def _state(stored: str, counts: Mapping[BatchItemState, int]) -> BatchState:
-    if stored != GATHERED:
-        return BatchState(stored)
-    return BatchState.RUNNING if counts.get(BatchItemState.PENDING) else BatchState.DONE
-
-
-def list_page(conn: Connection, tenant: str, cursor: str | None, limit: int) -> BatchPage:
-    query = _WITH_COLLECTION.where(batches.c.tenant == tenant)
-    if cursor is not None:
-        query = query.where(batches.c.id < _checked(cursor))
-    rows = conn.execute(query.order_by(batches.c.id.desc()).limit(limit + 1)).all()
-    page = [_record(conn, row) for row in rows[:limit]]
-    return BatchPage(batches=page, cursor=page[-1].id if len(rows) > limit else None)
-
-
-def _checked(cursor: str) -> str:
-    if not (cursor.startswith("bat_") and cursor[4:].isalnum() and cursor.isascii()):
-        raise InvalidInput(f"{cursor[:80]!a} is not a cursor of this list: use the one that the page before gave.")
-    return cursor
-
-
-def list_items(
-    conn: Connection,
-    tenant: str,
-    batch_id: str,
-    states: frozenset[BatchItemState],
-    cursor: str | None,
-    limit: int,
-) -> ItemPage:
-    _row(conn, tenant, batch_id)
-    query = _ITEMS
-    if states:
-        query = query.where(_item_state.in_(sorted(states)))
-    rows = conn.execute(query, {"id": batch_id, "after": _seq(cursor), "n": limit + 1}).all()
-    page = [_item(row) for row in rows[:limit]]
-    return ItemPage(items=page, cursor=str(page[-1].seq) if len(rows) > limit else None)
-
-
-def _seq(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 16):
-        raise InvalidInput(f"{cursor[:80]!a} is not a cursor of this list: use the one that the page before gave.")
-    return int(cursor)
-
-
-def _item(row: Row[Any]) -> BatchItem:
-    error = row.error or row.version_error
-    return BatchItem(
-        seq=row.seq,
-        name=row.name,
-        state=BatchItemState(row.state),
-        created=bool(row.created),
-        document_id=row.document_id,
-        version_id=row.version_id if row.document_id is not None else None,
-        job_id=row.job_id,
-        error=None if error is None else from_json(error, Failure),
-    )
-
-
 def work(conn: Connection, batch_id: str) -> BatchWork | None:
     """None when it is not gathering (any more)."""
-    row = conn.execute(_BY_ID, {"id": batch_id}).one_or_none()
+    row = conn.execute(BY_ID, {"id": batch_id}).one_or_none()
     return _work(row) if row is not None and row.state == BatchState.GATHERING else None
 
 
@@ -358,11 +228,11 @@ def _item_row(batch_id: str, seq: int, item: NewItem, accepted: Accepted | None)
 
 def _lock(conn: Connection, batch_id: str) -> Row[Any] | None:
     """How the batch stands, which nobody else changes until this transaction ends."""
-    row = conn.execute(_BY_ID, {"id": batch_id}).one_or_none()
+    row = conn.execute(BY_ID, {"id": batch_id}).one_or_none()
     if row is None:
         return None
     collections.lock_id(conn, row.collection_id)
-    return conn.execute(_BY_ID, {"id": batch_id}).one_or_none()
+    return conn.execute(BY_ID, {"id": batch_id}).one_or_none()
 
 
 def close(conn: Connection, now: float, batch_id: str, failure: Failure | None) -> bool:
@@ -379,7 +249,7 @@ def close(conn: Connection, now: float, batch_id: str, failure: Failure | None) 
 
 def cancel(conn: Connection, now: float, tenant: str, batch_id: str) -> Sequence[str]:
     """The jobs of what was not finished."""
-    _row(conn, tenant, batch_id)
+    find(conn, tenant, batch_id)
     row = _lock(conn, batch_id)
     assert row is not None
     unfinished = conn.execute(_UNFINISHED, {"batch": batch_id}).all()
@@ -393,7 +263,7 @@ def cancel(conn: Connection, now: float, tenant: str, batch_id: str) -> Sequence
 
 
 def gather_again(conn: Connection, now: float, tenant: str, batch_id: str, job_id: str) -> bool:
-    _row(conn, tenant, batch_id)
+    find(conn, tenant, batch_id)
     row = _lock(conn, batch_id)
     assert row is not None
     if row.state == BatchState.GATHERING:
