@@ -99,7 +99,7 @@ class LanceCopy:
         stamp, version = Stamp.of(self._place), await self._handle.version()
         if version != self._version or mirror is not self._mirror:
             listed = await self._handle.query().with_row_id().select([]).to_arrow()
-            alive = listed["_rowid"].to_numpy()
+            alive = np.sort(listed["_rowid"].to_numpy())
             missing = mirror.missing(alive)
             if len(missing) > most or not self._reserve(len(alive), mirror.dimensions):
                 return False

@@ -33,9 +33,9 @@ UNSURE_S = 0.05
 SAMPLE_ROWS = 512
 SAMPLE_AGE_S = 10.0
 BLOCK_ROWS = 128
-PROBE_SHARE = 0.16
-MIN_PROBES = 24
-MAX_PROBES = 64
+PROBE_SHARE = 0.25
+MIN_PROBES = 32
+MAX_PROBES = 128
 FEW_ALLOWED = 5_000
 
 
@@ -69,9 +69,11 @@ class Mirror:
         self._random = np.random.default_rng(0)
 
     def missing(self, addresses: NDArray[Any]) -> NDArray[Any]:
-        """Those of the living addresses that are not held yet."""
-        held = [segment.addresses for segment in self._segments]
-        return np.setdiff1d(addresses, np.concatenate(held)) if held else addresses
+        """Those of the living addresses, which are sorted, that are not held yet."""
+        unknown = np.ones(len(addresses), np.bool_)
+        for segment in self._segments:
+            segment.cross_off(addresses, unknown)
+        return addresses[unknown]
 
     def sync(self, addresses: NDArray[Any], fresh: pa.Table) -> None:
         """Makes these addresses all that is held. `fresh` has the rows of `missing(addresses)`."""

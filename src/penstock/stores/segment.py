@@ -73,6 +73,7 @@ class Segment:
         self.vectors: Vector = np.ascontiguousarray(vectors[order])
         rows = rows.select(["_rowid", "chunk_id", "terms", "facets"]).take(pa.array(order))
         self.addresses = rows["_rowid"].to_numpy()
+        self._by_address = np.argsort(self.addresses)
         self.chunk_ids = rows["chunk_id"].to_numpy()
         self.terms = Postings.of(_split(rows["terms"]))
         self.facets = Postings.of(rows["facets"].combine_chunks())
@@ -84,9 +85,26 @@ class Segment:
         return len(self.addresses)
 
     def keep(self, addresses: NDArray[Any]) -> None:
-        """Masks out the rows whose address is not among these."""
-        self.live = np.isin(self.addresses, addresses)
-        self.whole = bool(self.live.all())
+        """Masks out the rows whose address is not among these, which are sorted."""
+        _, found = self._places(addresses)
+        live = np.empty(len(self), np.bool_)
+        live[self._by_address] = found
+        self.whole = False  # for a moment, searches of other threads look at `live`
+        self.live = live
+        self.whole = bool(live.all())
+
+    def cross_off(self, addresses: NDArray[Any], unknown: Mask) -> None:
+        """Says of each of these addresses that is held that it is not unknown."""
+        places, found = self._places(addresses)
+        unknown[places[found]] = False
+
+    def _places(self, addresses: NDArray[Any]) -> tuple[NDArray[np.int64], Mask]:
+        """Where among these, which are sorted, our addresses are, in their order, and which of ours are there."""
+        ours = self.addresses[self._by_address]
+        if not len(addresses):
+            return np.zeros(len(ours), np.int64), np.zeros(len(ours), np.bool_)
+        places = np.minimum(np.searchsorted(addresses, ours), len(addresses) - 1)
+        return places, addresses[places] == ours
 
     def alive_in_source(self) -> Mask:
         """Which rows of `source` are alive, in its order."""
