@@ -8,7 +8,7 @@ client asks, and hangs up after a random while: before the first word, or in the
     upstream_closed.p95_s, .max_s   from a client's hanging up to the provider's losing its call; one at a time
     left.upstream                   calls that the provider still sees two seconds after the last client has gone
     left.jobs                       questions that are queued or running then
-    grown.fds, grown.threads        of the api and the worker together, against a server that has served a few
+    grown.fds, grown.threads        of the api and the worker together, against one that such clients have left before
     grown.rss_mb                    the same for memory
 """
 
@@ -37,7 +37,7 @@ from penstock.testing.behaviour import Behaviour
 from penstock.testing.provider import FakeProvider
 
 AT_ONCE = 40
-WARM = 60
+WARM_SHARE = 0.6
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ async def measure(clients: int) -> dict[str, float]:
             async with httpx.AsyncClient(base_url=url, timeout=30, limits=httpx.Limits(max_connections=None)) as http:
                 await fill(http)
                 crowd = Crowd(http, provider)
-                await crowd.come_and_go(WARM)
+                await crowd.come_and_go(int(WARM_SHARE * clients))
                 await calm(http, provider)
                 before = footprint(pid)
                 await crowd.come_and_go(clients)
