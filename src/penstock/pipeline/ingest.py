@@ -16,8 +16,8 @@ from penstock.ledger.base import Ledger, VersionWork
 from penstock.models.pool import ModelPool
 from penstock.pipeline.chunking import chunker_version
 from penstock.pipeline.content_cache import ContentCache
-from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.document_reader import DocumentReader
+from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.parsing import Chunked, ChunkingRequest, ParserPool
 from penstock.pipeline.passage_vectors import PassageVectors
 from penstock.pipeline.passages import passage_text
