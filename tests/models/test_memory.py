@@ -190,7 +190,7 @@ async def test_what_does_not_fit_alone_runs_on_the_spare_engine(registry: Collec
     assert short.tolist() == [[1, 10]] * 4
     assert long.tolist() == [[number, 60] for number in range(5)] + [[9, 10]]
     assert again.tolist() == [[7, 60]]
-    assert made == ["model m"]
+    assert made == ["model m 0"]
     assert engine.closed
     assert spare.closed
     assert registry.get_sample_value("penstock_model_spared_rows_total", {"model": "m"}) == len(spare.shapes) == 6

@@ -116,10 +116,15 @@ Pending: TypeAlias = Callable[[], NDArray[np.float32]]
 
 
 class Encoder(ABC):
-    """An engine: one network on one device, driven by one thread, the batcher's. Blocking; knows no asyncio.
+    """An engine: one network on one device, driven by the batcher's threads. Blocking; knows no asyncio.
 
-    At most one batch is started and not yet waited for.
+    At most `streams` batches are started and not yet waited for, each by a thread of its own.
     """
+
+    @property
+    def streams(self) -> int:
+        """How many batches run side by side. More than one only where OutOfMemory does not happen."""
+        return 1
 
     @property
     @abstractmethod

@@ -1,6 +1,6 @@
-"""Where the texts of all jobs of the process meet: one queue a model, one thread that keeps its engine busy.
+"""Where the texts of all jobs of the process meet: one queue a model, one thread for each stream of its engine.
 
-Work-conserving: a free engine takes what waits, no timer holds it back. While a batch runs the next one is chosen and
+Work-conserving: a free stream takes what waits, no timer holds it back. While a batch runs the next one is chosen and
 padded, and the results of the last one are handed out.
 """
 
@@ -96,27 +96,33 @@ class Batcher:
         self._closed = False
         self._wake = threading.Condition()
         self._stopped = asyncio.Event()
-        self._thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"model {name} {stream}", daemon=True)
+            for stream in range(encoder.streams)
+        ]
+        self._at_work = len(self._threads)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop after the running batch. Calls that wait fail with Unavailable."""
+        """Stop after the running batches. Calls that wait fail with Unavailable."""
         with self._wake:
             self._closed = True
-            self._wake.notify()
+            self._wake.notify_all()
         await self._stopped.wait()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         for engine in (self._encoder, self._spare):
             if engine is not None:
                 engine.close()
 
     @property
     def closed(self) -> bool:
-        """Whether it was stopped, or its thread broke down; nothing runs here any more."""
+        """Whether it was stopped, or a thread of its broke down; nothing runs here any more."""
         return self._closed
 
     async def put(self, items: Sequence[Item], lane: Lane) -> Call:
@@ -135,7 +141,7 @@ class Batcher:
                 Row(item=item, tokens=tokens_of(item), call=call, place=place, queued_at=now)
                 for place, item in enumerate(items)
             )
-            self._wake.notify()
+            self._wake.notify(len(items))
         self._calls.add(call)
         return call
 
@@ -151,7 +157,7 @@ class Batcher:
         self._metrics.cancelled.labels(self._name, call.lane).inc()
         self._tell_room(call.lane)
 
-    # --- the engine's thread ----------------------------------------------------------------------------------------
+    # --- the engine's threads ---------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         try:
@@ -161,7 +167,11 @@ class Batcher:
         finally:
             with self._wake:
                 self._closed = True
-            self._on_loop(self._end)
+                self._wake.notify_all()
+                self._at_work -= 1
+                last = not self._at_work
+            if last:
+                self._on_loop(self._end)
 
     def _drive(self) -> None:
         running: Running | None = None
@@ -241,7 +251,8 @@ class Batcher:
         except PenstockError as error:
             return error
         took_s = time.monotonic() - running.since
-        self._cost.observe(len(running.batch.rows), running.batch.length, took_s * 1e3)
+        with self._wake:
+            self._cost.observe(len(running.batch.rows), running.batch.length, took_s * 1e3)
         self._metrics.ran(self._name, running.batch.lane, took_s)
         return vectors
 
@@ -257,11 +268,12 @@ class Batcher:
     def _deliver(self, batch: Batch, vectors: Vectors, since: float) -> None:
         done = []
         for row, vector in zip(batch.rows, vectors, strict=True):
-            call = row.call
-            call.result[row.place] = vector
-            call.left -= 1
-            if not call.left:
-                done.append(call)
+            row.call.result[row.place] = vector
+        with self._wake:
+            for row in batch.rows:
+                row.call.left -= 1
+                if not row.call.left:
+                    done.append(row.call)
         self._on_loop(self._finish, batch.lane, done)
         self._count(batch, since)
 

@@ -126,12 +126,13 @@ def image_tower(folder: Path, recipe: ClipRecipe, options: ModelsOptions) -> Eng
 
 
 def warm_images(encoder: Encoder, recipe: ClipRecipe) -> CostModel:
-    """Run the usual numbers of images once to have their kernels, and once more to learn what they cost."""
+    """Run the usual numbers of images on every stream to have their kernels, and once more to learn what they cost."""
     cost = CostModel()
     side, tokens = recipe.vision.image_size, recipe.vision.tokens
     for rows in WARM_ROWS:
         batch = encoder.collate([np.zeros((side, side, 3), np.uint8)] * rows, tokens, 0)
-        encoder.start(*batch)()
+        for pending in [encoder.start(*batch) for _ in range(encoder.streams)]:
+            pending()
         began = time.monotonic()
         encoder.start(*batch)()
         cost.observe(rows, tokens, (time.monotonic() - began) * 1e3)

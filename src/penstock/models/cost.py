@@ -16,7 +16,7 @@ FIRST_GUESS_MS = (2.0, 0.07, 3e-5)
 class CostModel:
     """Least squares on the relative error over the last batches, held near the previous estimate.
 
-    The hold matters when all batches look alike: what they do not tell stays as it was. One thread uses it.
+    The hold matters when all batches look alike: what they do not tell stays as it was. One thread at a time feeds it.
     """
 
     def __init__(self) -> None:

@@ -100,13 +100,14 @@ def read_tokenizer(file: Path) -> Tokenizer:
 def warm_up(
     encoder: Encoder, longest: int, shapes: Sequence[tuple[int, int]] = WARM_SHAPES, fits: int = 1
 ) -> CostModel:
-    """Run the usual small shapes once to have their kernels, and once more to learn what they cost."""
+    """Run the usual small shapes on every stream to have their kernels, and once more to learn what they cost."""
     cost = CostModel()
     for rows, tokens in shapes:
         length = padded_length(min(tokens, longest), longest=longest)
         ids, mask = np.zeros((rows, length), np.int32), np.ones((rows, length), np.int32)
         try:
-            encoder.start(ids, mask)()
+            for pending in [encoder.start(ids, mask) for _ in range(encoder.streams)]:
+                pending()
             began = time.monotonic()
             encoder.start(ids, mask)()
         except OutOfMemory:  # the larger ones will not fit either; the batcher finds out what does

@@ -15,6 +15,10 @@ class ImageEncoder(Encoder):
         self._tokens = tokens
 
     @property
+    def streams(self) -> int:
+        return self._engine.streams
+
+    @property
     def dimensions(self) -> int:
         return self._engine.dimensions
 

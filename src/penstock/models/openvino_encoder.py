@@ -1,5 +1,12 @@
-"""The OpenVINO engine: a network built from tensors or read from a ready graph, compiled for the CPU."""
+"""The OpenVINO engine: a network built from tensors or read from a ready graph, compiled for the CPU.
 
+Streams run batches side by side, each with its share of the threads. On two cores two streams of one thread embed
+15.5 k tokens/s where one stream of two threads embeds 12.2 k (MiniLM, bf16, 2 x 160 tokens): no thread waits for the
+other at the end of every product, least of all for one whose core is taken. A question by itself takes 3 ms, not 2.
+"""
+
+import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,50 +29,62 @@ from penstock.models.weights import WEIGHTS, find_ready_graph
 
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
-        "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,  # other processes live on this machine too
         "CPU_RUNTIME_CACHE_CAPACITY": 1000,  # kernels are kept by shape, about ten of 0.1 MB a shape
     }
 )
+
+MOST_STREAMS = 4
+"""On many cores each stream has several threads, so that a long text does not take for ever."""
 
 GRAPHS = 2
 """The version of all graphs that are built here: what was compiled from another one is not used."""
 
 
 class OpenVinoEncoder(Encoder):
-    """A compiled network and its one request."""
+    """A compiled network and a request for each of its streams."""
 
     def __init__(self, compiled: Any, held: Any, *, precision: str, memory_bytes: int) -> None:
         self._held = held  # the memory that the network's weights lie in
         self.precision = precision
         self.memory_bytes = memory_bytes
         self._dimensions = int(compiled.output(0).get_partial_shape()[1].get_length())
-        self._request = compiled.create_infer_request()
+        self._streams = int(compiled.get_property("NUM_STREAMS"))
+        self._idle: deque[Any] = deque(compiled.create_infer_request() for _ in range(self._streams))
+        self._closed = False
 
     @property
     def dimensions(self) -> int:
         return self._dimensions
 
+    @property
+    def streams(self) -> int:
+        return self._streams
+
     def start(self, ids: TokenIds, mask: TokenIds) -> Pending:
-        request = self._request
-        if request is None:
+        if self._closed:
             raise Unavailable("The model is closed.")
+        request = self._idle.popleft()
         try:
             request.start_async([ids, mask], share_inputs=True)
         except RuntimeError as error:
+            self._idle.append(request)
             raise Unavailable(f"The model cannot run: {first_line(error)}") from error
 
         def wait() -> NDArray[np.float32]:
             try:
                 request.wait()
+                return np.array(request.get_output_tensor(0).data, np.float32)
             except RuntimeError as error:
                 raise Unavailable(f"The model failed: {first_line(error)}") from error
-            return np.array(request.get_output_tensor(0).data, np.float32)
+            finally:
+                self._idle.append(request)
 
         return wait
 
     def close(self) -> None:
-        self._request = None
+        self._closed = True
+        self._idle.clear()
         self._held = None
 
 
@@ -102,8 +121,8 @@ def load_network(folder: Path, network: Network, *, precision: str, threads: int
     core = ov.Core()
     chosen = choose_precision(core, precision)
     settings = {"INFERENCE_PRECISION_HINT": chosen, **SETTINGS}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
+    threads = threads or available_threads()
+    settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": min(threads, MOST_STREAMS)}
     ready = find_ready_graph(folder)
     weights = weights_of(ready) if ready else folder / WEIGHTS
     tensors = None if ready else TensorFile(weights)
@@ -122,6 +141,11 @@ def load_network(folder: Path, network: Network, *, precision: str, threads: int
     if tensors is not None:
         tensors.release()
     return OpenVinoEncoder(compiled, (held, tensors), precision=chosen, memory_bytes=weights.stat().st_size)
+
+
+def available_threads() -> int:
+    """One a processor core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_precision(core: Any, wanted: str) -> str:
