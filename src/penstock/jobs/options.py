@@ -60,7 +60,7 @@ class WorkerOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     concurrency: int = Field(1024, gt=0, description="jobs in flight at once")
-    background: int = Field(32, ge=0, description="of these at most so many of the classes normal and bulk")
+    background: int = Field(64, ge=0, description="of these at most so many of the classes normal and bulk")
     heartbeat_s: float = Field(2.0, gt=0, description="how often the leases are renewed; a third of the lease at most")
     grace_s: float = Field(20.0, ge=0, description="how long a stopping worker lets its jobs finish")
     flush_s: float = Field(0.02, ge=0, description="how long events are gathered before they are written")

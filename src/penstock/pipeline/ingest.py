@@ -6,7 +6,8 @@ deleted or replaced the document meanwhile.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.blobs.base import BlobStore
@@ -56,6 +57,31 @@ class Ingested:
     notes: Sequence[str] = ()
 
 
+class Room:
+    """Bounds what many hold together. First come, first served, so that a large share is not passed over for ever."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def taken(self, share: int) -> AsyncIterator[None]:
+        """Waits until `share` (at most all there is) fits in beside what the others hold."""
+        share = min(share, self._most)
+        async with self._turn:
+            while self._held + share > self._most:
+                self._freed.clear()
+                await self._freed.wait()
+            self._held += share
+        try:
+            yield
+        finally:
+            self._held -= share
+            self._freed.set()
+
+
 class Ingestor:
     """The pipeline over its contracts; one object a worker, many documents at once."""
 
@@ -81,7 +107,7 @@ class Ingestor:
         self._vectors: dict[str, PassageVectors] = {}
         self._options = options
         self._parsing = asyncio.Semaphore(options.parallel_parses)
-        self._windows = asyncio.Semaphore(max(1, options.chunks_in_flight // options.window_chunks))
+        self._room = Room(options.chunks_in_flight)
 
     async def ingest(self, version_id: str, report: ReportProgress) -> Ingested:
         """Brings the version to its end. Raises `ParseError` and what stores and models raise."""
@@ -179,7 +205,7 @@ class Ingestor:
         embedded = 0
         for first in range(0, len(chunks), self._options.window_chunks):
             window = chunks[first : first + self._options.window_chunks]
-            async with self._windows:
+            async with self._room.taken(len(window)):
                 await report("embed", first, len(chunks))
                 rows = [(chunk, work.metadata) for chunk in window]
                 embedded += await index_window(self._writer, index_id, rows, vectors)

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 SCALAR_INDEX_ROWS = 1_000
 """Below this a scan of the column is quicker than its index is worth."""
 TERMS_INDEX = "terms_idx"
-FRESH_ROWS = 1_000
+FRESH_ROWS = 5_000
 CONFLICTS_BEFORE_LOCK = 2
 
 

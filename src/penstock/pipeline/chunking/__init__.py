@@ -1,5 +1,6 @@
 """Text to passages. The names here are all that most of the house needs; `chunker.Chunker` does the work."""
 
+import functools
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 
@@ -26,6 +27,7 @@ def find_chunker(name: str) -> EntryPoint:
     raise InvalidInput(f"There is no chunker {name!r}. Choose one of {', '.join(chunker_names())}.")
 
 
+@functools.cache
 def chunker_version(name: str) -> str:
     """What decides about passages beside the text: the version of the package that the chunker comes from."""
     if name in CHUNKER_NAMES:
