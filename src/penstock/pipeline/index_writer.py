@@ -9,10 +9,10 @@ from typing import Self
 
 from penstock.stores.base import IndexRow, IndexStore
 
-REST = 4
+REST = 8
 LONGEST_REST_S = 0.5
 ENOUGH_ROWS = 1024
-"""Index commits take a fifth of the time at most, and a document waits half a second longer for one at most."""
+"""Index commits take a ninth of the time at most, and a document waits half a second longer for one at most."""
 
 
 @dataclass(slots=True)

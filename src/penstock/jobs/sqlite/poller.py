@@ -17,7 +17,7 @@ from penstock.types import JobEvent
 
 logger = logging.getLogger(__name__)
 
-_PAUSES_S = ((0.25, 0.001), (5.0, 0.005), (float("inf"), 0.01))
+_PAUSES_S = ((0.25, 0.002), (5.0, 0.005), (float("inf"), 0.01))
 """How often the file is looked at, by the time since there was news or somebody began to wait for some: a server that
 idles costs 1 % of a core."""
 
