@@ -217,7 +217,7 @@ class Document:
     pages: int = 0
     chunks: int = 0
     error: Failure | None = None
-    notes: Sequence[str] = ()
+    notes: tuple[str, ...] = ()
     progress: Progress | None = None
     job_id: str = ""
     created_at: float = 0.0

@@ -1,6 +1,7 @@
 """Every engine behind one fixture: `make_store(**options)` opens a store; calling it again opens the same data."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -20,15 +21,26 @@ class MakeStore(Protocol):
     async def __call__(self, **options: Any) -> JobStore: ...
 
 
+MOST_PORT = 55_535
+"""A node of a cluster also listens 10,000 ports above its own."""
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    while True:
+        port = random.randrange(20_000, MOST_PORT)
+        with suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
+
+
 class RedisServer:
     """A real Redis of our own on a free port, with its files in a folder of the test run."""
 
     def __init__(self, folder: Path, *settings: str) -> None:
         self.folder = folder
         self.settings = settings
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

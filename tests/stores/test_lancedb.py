@@ -14,7 +14,7 @@ import pytest
 from penstock.errors import DataError, PenstockError
 from penstock.filters import parse_filter
 from penstock.stores import IndexQuery, IndexRow, IndexStore, StoresOptions, open_index
-from penstock.stores.lance_maintenance import is_due
+from penstock.stores.lance_maintenance import FRESH_ROWS, is_due
 from penstock.stores.lancedb import LanceIndex
 
 DIMENSIONS = 16
@@ -160,7 +160,7 @@ async def test_upkeep_waits_for_a_pause_and_comes_once_more_to_wipe(url: str) ->
         assert not await due(written_ago=11, tidied_ago=5)
         assert await due(written_ago=61, tidied_ago=50)
         assert not await due(written_ago=100, tidied_ago=39)
-        await index.upsert("col", rows(0, 1_200))
+        await index.upsert("col", rows(0, FRESH_ROWS + 1))
         assert await due(written_ago=1, tidied_ago=100)  # much is not indexed yet
         await index.optimise()
         assert not await is_due(table, options)

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -16,6 +17,9 @@ KEEP_ALIVE_S: Final = 15.0
 """Below the idle time-outs of common proxies (nginx: 60 s)."""
 
 RETRY_MS: Final = 1000
+
+TURN_EVENTS: Final = 64
+"""So many events that are there already go out at once; then others have their turn on the event loop."""
 
 
 def event(kind: str, data: object, *, event_id: int | None = None) -> bytes:
@@ -60,9 +64,13 @@ class EventStream(Response):
                 await write(b": keep-alive\n\n")
 
         async def pump() -> bool:
+            written = 0
             async with aclosing(self._events) as events:
                 async for data in events:
                     await write(data)
+                    written += 1
+                    if written % TURN_EVENTS == 0:
+                        await anyio.lowlevel.checkpoint()
             return True
 
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
