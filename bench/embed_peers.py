@@ -53,7 +53,7 @@ class Pooled(torch.nn.Module):  # type: ignore[misc,unused-ignore]
 
 def onnxruntime(folder: Path) -> Embed:
     """A plain loop: sorted by length, 32 a batch, float32."""
-    import onnxruntime as ort  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+    import onnxruntime as ort  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415
 
     made = SentenceTransformer(str(folder), device="cpu")
     axes = {0: "rows", 1: "length"}
