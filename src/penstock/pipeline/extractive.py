@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from penstock.pipeline.sentences import Sentence, split_sentences
 from penstock.stores.analyzer import Analyzer
@@ -34,6 +35,9 @@ _LEADS = re.compile(r"[?？]$|^#{1,6} |^\d+(?:\.\d+)+\.? [^.。]*$")
 WORTH_QUOTING = 0.7
 """A further quote needs this share of the best one's score: two quotes an answer on average instead of three, for one
 answer in a hundred that only the third sentence holds."""
+
+REMEMBERED = 500
+"""Passages whose sentences are kept: the same few are found again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Extractor:
 
     def __init__(self, analyzer: Analyzer) -> None:
         self._analyzer = analyzer
+        self._read = lru_cache(maxsize=REMEMBERED)(self._read_anew)
 
     def extract(self, question: str, hits: Sequence[Hit], *, max_quotes: int = 3) -> Extract:
         """The best sentences of `hits` for `question`; none when there is no hit or no word to look for."""
@@ -92,15 +97,13 @@ class Extractor:
 
     def _candidates(self, hit: Hit) -> list[_Candidate]:
         """At least one: a chunk without any sentence is one."""
-        whole = Sentence(hit.chunk.text, 0, len(hit.chunk.text))
-        sentences = split_sentences(hit.chunk.text) or [whole]
         headings = frozenset(hit.chunk.headings)
         candidates: list[_Candidate] = []
-        for sentence in sentences:
+        for sentence, terms in self._read(hit.chunk.text):
             last = candidates[-1] if candidates else None
             inherited = last.own if last and last.leads else frozenset()
             leads = sentence.text.lstrip("# ") in headings or bool(_LEADS.search(sentence.text))
-            own = self._terms(sentence.text) | inherited
+            own = terms | inherited
             candidates.append(_Candidate(hit, sentence, leads, own, last.own if last else frozenset()))
         return candidates
 
@@ -108,6 +111,10 @@ class Extractor:
         passage = self._terms("\n".join([*chunk.headings, chunk.text]))
         weights = {term: _weight(term) for term in wanted}
         return _logistic(EVIDENCE_WORDS * _share(weights, passage) + EVIDENCE_SCORE * top_score + EVIDENCE_BIAS)
+
+    def _read_anew(self, text: str) -> Sequence[tuple[Sentence, frozenset[str]]]:
+        sentences = split_sentences(text) or [Sentence(text, 0, len(text))]
+        return [(sentence, self._terms(sentence.text)) for sentence in sentences]
 
     def _terms(self, text: str) -> frozenset[str]:
         return frozenset(self._analyzer.terms(text))
