@@ -44,7 +44,7 @@ class EndpointOptions(BaseModel):
     model: str = Field("", description="the model's name at the provider")
     sees: bool = Field(False, description="the model takes pictures in its messages")
     max_concurrency: int = Field(
-        1024, ge=1, description="calls in flight at most (ollama: 32); from 32 on as far as the provider lets them in"
+        1024, ge=1, description="calls in flight at most (ollama: 32); from 128 on as far as the provider lets them in"
     )
     extra_body: Mapping[str, Any] = Field(
         default_factory=dict, description="further fields of the request; null takes one of ours away"

@@ -23,7 +23,7 @@ from penstock.types import Usage
 _TAIL_S = 2.0
 """After the finish reason only token counts are to come: not worth a longer wait."""
 
-_FIRST_CALLS = 32
+_FIRST_CALLS = 128
 """As many at once before the provider has let any of them in."""
 
 _CLOSE_S = 0.2
