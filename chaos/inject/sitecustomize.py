@@ -144,16 +144,16 @@ def count_embeds(embedder: type) -> None:
 def in_parser() -> None:
     from penstock.pipeline.parsing.extract import Extractor
 
-    extract = Extractor.extract
+    parse = Extractor.parse
 
-    @functools.wraps(extract)
+    @functools.wraps(parse)
     def wrapped(self, *args, **kwargs):
-        document = extract(self, *args, **kwargs)
+        document = parse(self, *args, **kwargs)
         if armed("parsed"):
             kill("parsed", os.getppid())
         return document
 
-    Extractor.extract = wrapped
+    Extractor.parse = wrapped
 
 
 def in_api() -> None:
