@@ -75,7 +75,12 @@ class Endpoint:
                         begun = begun or bool(delta.text)
                         yield delta
             except Failure as exc:
-                pause_s = self._pause(attempt, exc)
+                pause_s = exc.pause_s(
+                    attempt,
+                    backoff_s=self._options.backoff_s,
+                    longest_wish_s=self._options.max_retry_after_s,
+                    source=self._random,
+                )
                 hopeless = begun or not exc.again or attempt >= self._options.max_retries
                 if hopeless or pause_s is None or _now() + pause_s >= deadline:
                     raise
@@ -83,12 +88,6 @@ class Endpoint:
                 return
             metrics.RETRIES.labels(*self._labels).inc()
             await asyncio.sleep(pause_s)
-
-    def _pause(self, attempt: int, failure: Failure) -> float | None:
-        """Full jitter (M. Brooker, "Exponential Backoff And Jitter", 2015), after what the provider asks for."""
-        jitter = self._random.uniform(0, self._options.backoff_s * 2**attempt)
-        wanted = failure.retry_after_s or 0.0
-        return None if wanted > self._options.max_retry_after_s else wanted + jitter
 
     async def _call(self, body: bytes, deadline: float) -> AsyncGenerator[Delta, None]:
         """One call in its turn; limit, breaker and metrics hear how it goes."""

@@ -1,6 +1,7 @@
 """What can go wrong at a provider, told in one way: who, what, whether to ask again, and never the key."""
 
 import email.utils
+import random
 import time
 from collections.abc import Mapping
 
@@ -35,6 +36,13 @@ class Failure(ProviderError):
         self.again = again and retryable
         self.sick = sick
         self.retry_after_s = retry_after_s
+
+    def pause_s(self, attempt: int, *, backoff_s: float, longest_wish_s: float, source: random.Random) -> float | None:
+        """How long to wait after the failed try number `attempt` (from 0): full jitter (M. Brooker, "Exponential
+        Backoff And Jitter", 2015), after what the provider asks for; None when it asks for too much."""
+        jitter = source.uniform(0, backoff_s * 2**attempt)
+        wanted = self.retry_after_s or 0.0
+        return None if wanted > longest_wish_s else wanted + jitter
 
 
 def refusal(
