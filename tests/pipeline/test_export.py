@@ -18,7 +18,7 @@ from penstock.ledger.batch_records import NewSource, SourceKind
 from penstock.pipeline.archives.unpack import ArchiveOptions
 from penstock.pipeline.batch_sources import Sources
 from penstock.pipeline.batches import Batches
-from penstock.pipeline.export import Exporter, read_manifest
+from penstock.pipeline.export import Checksum, Exporter, read_manifest
 from penstock.pipeline.gather import Gatherer
 from penstock.pipeline.intake import Intake, Upload
 from penstock.types import Batch, BatchState, Chunk, CollectionOptions, Document
@@ -138,7 +138,7 @@ async def test_an_import_whose_worker_dies_goes_on(house: House, monkeypatch: py
 
 
 @pytest.mark.case(18)
-@pytest.mark.parametrize("how", ["cut", "longer", "changed", "blob missing", "blob exchanged"])
+@pytest.mark.parametrize("how", ["cut", "longer", "changed", "blob missing", "blob exchanged", "size"])
 async def test_a_damaged_export_is_refused_whole(house: House, how: str) -> None:
     for n in range(5):
         await house.add(f"{n}.txt", b"Water number %d." % n)
@@ -153,12 +153,46 @@ async def test_a_damaged_export_is_refused_whole(house: House, how: str) -> None
         case "blob missing":
             start = data.index(b"blobs/")
             damaged = data[:start] + data[start + 1024 :]
+        case "size":
+            damaged = _sealed(data.replace(b'"size_bytes":15', b'"size_bytes":99', 1))
         case _:
             damaged = data.replace(b'"name":"3.txt"', b'"name":"9.txt"', 1)
     with pytest.raises(InvalidInput) as caught:
         await house.imported(damaged)
     assert caught.value.code == "damaged_export"
     assert await house.documents("copy") == {}
+
+
+def _sealed(data: bytes) -> bytes:
+    """A tar of the same members, with the checksum that belongs to them: what a stranger may write."""
+    checksum, out = Checksum(), io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(data)) as archive,
+        tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as sealed,
+    ):
+        for member in archive:
+            file = archive.extractfile(member)
+            assert file is not None
+            content = file.read()
+            if member.name == "checksum.json":
+                content = checksum.encoded()
+            else:
+                checksum.member(member.name)
+                checksum.data(content)
+            member.size = len(content)
+            sealed.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+async def test_no_blob_is_held_in_memory(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.add("big.txt", b"Water. " * 300_000)
+
+    async def whole(sha256: str) -> bytes:
+        raise AssertionError(sha256)
+
+    monkeypatch.setattr(house.blobs, "get", whole)
+    await house.imported(await house.exported())
+    assert (await house.documents("copy"))["big.txt"].size_bytes == 2_100_000
 
 
 @pytest.mark.case(29)

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import IO, ParamSpec, Self, TypeVar
 import msgspec
 
 from penstock.blobs.base import BlobStore
+from penstock.blobs.spool import storage_errors
 from penstock.errors import InvalidInput, UnsupportedMedia
 from penstock.fetch import Fetcher
 from penstock.ids import new_id
@@ -171,12 +172,8 @@ class Sources:
             yield block
 
     async def _archive(self, source: Source, after: str) -> AsyncGenerator[Step, None]:
-        assert source.sha256 is not None
-        data = await self._blobs.get(source.sha256)
         number = int(after or 0)
-        with tempfile.TemporaryFile(dir=self._spool_folder) as file:
-            await self._in_thread(_spool, file, data)
-            del data
+        async with self._spooled(source) as file:
             try:
                 async with aclosing(unpack(file, self._archives, skip=number)) as entries:
                     async for entry in entries:
@@ -213,11 +210,7 @@ class Sources:
 
     async def _export(self, source: Source, after: str) -> AsyncGenerator[Step, None]:
         """Read whole before anything of it is taken."""
-        assert source.sha256 is not None
-        data = await self._blobs.get(source.sha256)
-        with tempfile.TemporaryFile(dir=self._spool_folder) as file:
-            await self._in_thread(_spool, file, data)
-            del data
+        async with self._spooled(source) as file:
             async with aclosing(unpack(file, self._archives)) as members:
                 await importing.verify(members)
             await self._in_thread(file.seek, 0)
@@ -264,6 +257,17 @@ class Sources:
             return _refused(source, name, exc)
         spec = {"size_bytes": blob.size_bytes, "media_type": media_type, "metadata": source.spec.get("metadata", {})}
         return _item(source, label, _version(label, blob.sha256, spec))
+
+    @asynccontextmanager
+    async def _spooled(self, source: Source) -> AsyncGenerator[IO[bytes], None]:
+        """The source's bytes as a file that nobody else sees, at its start; for what cannot read a blob as a stream."""
+        assert source.sha256 is not None
+        with tempfile.TemporaryFile(dir=self._spool_folder, buffering=0) as file:
+            async with aclosing(self._blobs.blocks(source.sha256)) as blocks:
+                async for block in blocks:
+                    await self._in_thread(_write, file, block)
+            await self._in_thread(file.seek, 0)
+            yield file
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
@@ -335,7 +339,8 @@ def _take(names: Iterator[str], n: int) -> list[str]:
     return list(islice(names, n))
 
 
-def _spool(file: IO[bytes], data: bytes) -> None:
-    file.write(data)
-    file.flush()
-    file.seek(0)
+def _write(file: IO[bytes], block: bytes) -> None:
+    rest = memoryview(block)
+    with storage_errors():
+        while rest:
+            rest = rest[file.write(rest) :]

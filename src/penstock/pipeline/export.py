@@ -10,13 +10,14 @@ checksum.json              last: the SHA-256 over all members before it, so that
 import hashlib
 import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from io import BytesIO
 
 import msgspec
 
 from penstock.blobs.base import BlobStore
-from penstock.errors import InvalidInput, NotFound
+from penstock.errors import DataError, InvalidInput, NotFound
 from penstock.ledger.base import Ledger
 from penstock.types import JSON, Collection, CollectionOptions, Document
 
@@ -28,8 +29,8 @@ DOCUMENTS = "documents/"
 BLOBS = "blobs/"
 DOCUMENTS_A_MEMBER = 100
 CHUNKS_A_PAGE = 500
-MAX_MEMBER_BYTES = 64 * 1024 * 1024
-"""Of the members that are read whole; blobs may be larger."""
+MAX_MEMBER_BYTES = 16 * 1024 * 1024
+"""Of the members that are read whole: a hundred documents have 2 MiB of metadata at most. Blobs may be larger."""
 BLOCK_BYTES = 256 * 1024
 
 
@@ -69,7 +70,7 @@ class Checksum:
 
 
 class Exporter:
-    """Writes one collection; used once. Holds a hundred documents' records and the bytes of one in memory."""
+    """Writes one collection; used once. Holds a hundred documents' records in memory, and a block of bytes."""
 
     def __init__(self, ledger: Ledger, blobs: BlobStore, collection: Collection, *, chunks: bool = True) -> None:
         self._ledger = ledger
@@ -120,7 +121,7 @@ class Exporter:
             if document.sha256 in self._written:
                 continue
             self._written.add(document.sha256)
-            async for block in self._member(f"{BLOBS}{document.sha256}", await self._blobs.get(document.sha256)):
+            async for block in self._blob(document):
                 yield block
 
     async def _chunk_members(self, number: int, documents: Sequence[Document]) -> AsyncIterator[bytes]:
@@ -142,6 +143,20 @@ class Exporter:
                 if len(chunks) < CHUNKS_A_PAGE:
                     break
 
+    async def _blob(self, document: Document) -> AsyncIterator[bytes]:
+        name = BLOBS + document.sha256
+        self._checksum.member(name)
+        yield _tar_header(name, document.size_bytes)
+        seen = 0
+        async with aclosing(self._blobs.blocks(document.sha256)) as blocks:
+            async for block in blocks:
+                seen += len(block)
+                self._checksum.data(block)
+                yield block
+        if seen != document.size_bytes:
+            raise DataError(f"The blob {document.sha256} has {seen:,} bytes, not {document.size_bytes:,}.")
+        yield _tar_padding(seen)
+
     async def _member(self, name: str, data: bytes) -> AsyncIterator[bytes]:
         self._checksum.member(name)
         self._checksum.data(data)
@@ -154,10 +169,18 @@ def _json_lines(lines: Sequence[object]) -> bytes:
 
 
 def _tar_member(name: str, data: bytes) -> Sequence[bytes]:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = len(data), 0o644
     blocks = [data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES)]
-    return [info.tobuf(tarfile.PAX_FORMAT), *blocks, bytes(-len(data) % tarfile.BLOCKSIZE)]
+    return [_tar_header(name, len(data)), *blocks, _tar_padding(len(data))]
+
+
+def _tar_header(name: str, size_bytes: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size_bytes, 0o644
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _tar_padding(size_bytes: int) -> bytes:
+    return bytes(-size_bytes % tarfile.BLOCKSIZE)
 
 
 def read_manifest(head: bytes) -> Manifest:

@@ -1,7 +1,7 @@
 """An export read back, in two passes: the first only checks that all of it is there and as it was written."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sized
 from dataclasses import dataclass
 
 from penstock.blobs.base import BlobStore
@@ -27,8 +27,9 @@ class Ready:
 
 
 async def verify(members: AsyncIterator[Unpacked]) -> None:
-    """Raises `InvalidInput` (`damaged_export`) unless every member is as it was written, and every blob is there."""
-    checksum, named, there, said = Checksum(), set[str](), set[str](), b""
+    """Raises `InvalidInput` (`damaged_export`) unless every member is as it was written, and every blob is there,
+    before the next list of documents."""
+    checksum, missing, there, said = Checksum(), dict[str, int](), dict[str, int](), b""
     async for member in members:
         if member.name == CHECKSUM:
             said = await _whole(member)
@@ -37,21 +38,30 @@ async def verify(members: AsyncIterator[Unpacked]) -> None:
             raise damaged("something stands behind its end")
         checksum.member(member.name)
         if member.name.startswith(DOCUMENTS):
+            _check_missing(missing)
             data = await _whole(member)
             checksum.data(data)
-            named |= {document.sha256 for document in read_documents(data)}
+            for document in read_documents(data):
+                known = there if document.sha256 in there else missing
+                if known.setdefault(document.sha256, document.size_bytes) != document.size_bytes:
+                    raise damaged(f"{document.name[:80]!a} is not as long as is said")
             continue
-        own = hashlib.sha256()
+        own, size_bytes = hashlib.sha256(), 0
         async for block in member.blocks:
             checksum.data(block)
             own.update(block)
+            size_bytes += len(block)
         if member.name.startswith(BLOBS):
-            if member.name != BLOBS + own.hexdigest():
-                raise damaged(f"{member.name} holds something else")
-            there.add(own.hexdigest())
+            if member.name != BLOBS + own.hexdigest() or missing.pop(own.hexdigest(), size_bytes) != size_bytes:
+                raise damaged(f"{member.name[:80]!a} holds something else")
+            there[own.hexdigest()] = size_bytes
     if said != checksum.encoded():
         raise damaged("its end is missing" if not said else "it was changed")
-    if missing := named - there:
+    _check_missing(missing)
+
+
+def _check_missing(missing: Sized) -> None:
+    if missing:
         raise damaged(f"the bytes of {len(missing)} document(s) are missing")
 
 
