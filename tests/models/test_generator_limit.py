@@ -46,6 +46,19 @@ async def test_grows_as_far_as_the_provider_lets_calls_in() -> None:
         call.cancel()
 
 
+async def test_grows_also_when_calls_come_one_after_the_other() -> None:
+    limit = AdaptiveLimit(64, start=2)
+    async with asyncio.timeout(5):
+        for begun in range(1, 65):
+            await limit.acquire()
+            limit.let_in()
+            assert limit.limit == min(64, begun + 2)
+    for _ in range(64):
+        limit.release()
+    limit.let_in()
+    assert limit.limit == 64
+
+
 @pytest.mark.case(21)
 async def test_never_below_one() -> None:
     limit = AdaptiveLimit(2)

@@ -8,14 +8,16 @@ class AdaptiveLimit:
     """Additive increase, multiplicative decrease (Chiu and Jain 1989), first come first served.
 
     A round trip's worth of refusals counts once: only a call that was sent after the last cut can cut again.
-    Until the first cut, each call that the provider lets in makes room for one more (slow start, RFC 5681), from
-    `start` on: a thousand calls at once to one that takes fifty would all fail, refused as often as they may be.
+    Until the first cut, each call that the provider lets in makes room for one more (slow start, RFC 5681), so that at
+    most `start` calls more than it has taken are ever on their way, whenever they come: a thousand at once to one that
+    takes fifty would all fail, refused as often as they may be.
     Callers are bounded by the jobs that a worker runs at once.
     """
 
     def __init__(self, ceiling: int, *, start: int | None = None) -> None:
         self._ceiling = ceiling
-        self._limit = float(min(ceiling, start or ceiling))
+        self._start = min(ceiling, start or ceiling)
+        self._limit = float(self._start)
         self._cuts = 0
         self._held = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -60,7 +62,7 @@ class AdaptiveLimit:
 
     def let_in(self) -> None:
         """The provider began to answer a call."""
-        if not self._cuts and self._waiting:
+        if not self._cuts and self._limit < self.in_flight + self._start:
             self._limit = min(float(self._ceiling), self._limit + 1)
             self._let_in()
 
