@@ -110,6 +110,12 @@ class Settings(BaseSettings):
     log: LogOptions = LogOptions()
 
     @property
+    def sees(self) -> bool:
+        """Whether a model that takes pictures is configured."""
+        generator = self.generator
+        return self.vision.configured or (generator.configured and any(one.sees for one in generator.endpoints))
+
+    @property
     def ledger_url(self) -> str:
         return self.ledger.get_secret_value() or f"sqlite:///{self.data_dir.absolute() / 'ledger.sqlite3'}"
 

@@ -152,7 +152,8 @@ class WorkerInfo:
 class CollectionOptions:
     """What a collection's chunks and vectors are made with. Changing it means a reindex.
 
-    `chunk_tokens` and `chunk_overlap` are counted by the tokenizer of `embedding_model`.
+    `chunk_tokens` and `chunk_overlap` are counted by the tokenizer of `embedding_model`. With an `image_model` (CLIP)
+    pictures are found too, by what they show; with `captions` the vision model describes the pictures in documents.
     """
 
     embedding_model: str = "default"
@@ -160,6 +161,8 @@ class CollectionOptions:
     chunk_tokens: int = 240
     chunk_overlap: int = 32
     reranker: str | None = None
+    image_model: str | None = None
+    captions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,11 +284,16 @@ class BatchItem:
     error: Failure | None = None
 
 
+ChunkKind: TypeAlias = Literal["text", "caption", "picture"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """A passage of one document version. `id` follows from (version_id, position), so writing it twice is harmless.
 
     `start` and `end` are character offsets into the version's parsed text; `page` counts from 1 (None: no pages).
+    `kind` "picture" is a picture of the document, its `text` no more than a name for it; "caption" is what a model says
+    that one shows. Both have no place in the text; `picture` says which one of the document it is, from 1.
     """
 
     id: str
@@ -299,6 +307,8 @@ class Chunk:
     tokens: int
     page: int | None = None
     headings: Sequence[str] = ()
+    kind: ChunkKind = "text"
+    picture: int | None = None
 
 
 # --- questions ------------------------------------------------------------------------------------------------------
@@ -309,6 +319,7 @@ class Hit:
     """A chunk found for a question. `score` in [0, 1] is the fused one; the lanes' raw scores stand beside it.
 
     Hits come best first: by `rerank_score`, in [0, 1] too, where a reranker had the last word, else by `score`.
+    `image_score` is the cosine of a picture to the question, or to its image, in the space of the image model.
     """
 
     chunk: Chunk
@@ -317,6 +328,7 @@ class Hit:
     dense_score: float | None = None
     fulltext_score: float | None = None
     rerank_score: float | None = None
+    image_score: float | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict)
 
 
@@ -324,7 +336,8 @@ class Hit:
 class Citation:
     """A numbered source of an answer. `start` and `end` are character offsets into the document's parsed text.
 
-    `kind` "image" is the image that came with the question: the text calls it `[image]`; it has no number and no place.
+    `kind` "picture" is a picture of a document and "caption" what a model said of one: they have a page at most.
+    "image" is the image that came with the question: the text calls it `[image]`; it has no number and no place.
     """
 
     number: int
@@ -337,7 +350,7 @@ class Citation:
     page: int | None = None
     headings: Sequence[str] = ()
     score: float = 0.0
-    kind: Literal["passage", "image"] = "passage"
+    kind: Literal["passage", "caption", "picture", "image"] = "passage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,7 @@ async def take_export(state: ApiState, caller: Caller, request: Request) -> Batc
         head = await spool.read(part.start, min(part.size_bytes, HEAD_BYTES))
         options = msgspec.to_builtins(read_manifest(head).options)
         wanted = validated(NewCollection, {"name": form.fields["name"], **options})
-        require_models(wanted, services.settings.models)
+        require_models(wanted, services.settings)
         collection = await services.ledger.create_collection(caller.tenant, wanted.name, wanted.options())
         blob = await services.blobs.put(spool.blocks(part.start, part.size_bytes))
     source = NewSource(kind=SourceKind.EXPORT, name=shown(part.name), sha256=blob.sha256)

@@ -84,6 +84,15 @@ class NewCollection(Strict):
     chunk_tokens: Annotated[int, Field(240, ge=16, le=4096)]
     chunk_overlap: Annotated[int, Field(32, ge=0, le=2048)]
     reranker: Annotated[str | None, Field(None, min_length=1, max_length=64)]
+    image_model: Annotated[
+        str | None,
+        Field(
+            None, min_length=1, max_length=64, description="An image embedder: pictures are found by what they show."
+        ),
+    ]
+    captions: Annotated[
+        bool, Field(False, description="The vision model describes the pictures in documents: some calls a document.")
+    ]
 
     @field_validator("chunker")
     @classmethod
@@ -106,6 +115,9 @@ class ReindexBody(Strict):
     """Where to move a collection; what is not given stays as it is."""
 
     embedding_model: Annotated[str | None, Field(None, min_length=1, max_length=64)]
+    image_model: Annotated[
+        str | None, Field(None, min_length=1, max_length=64, description="For a collection that has one already.")
+    ]
     engine: Annotated[
         str | None,
         Field(None, max_length=64, description="Of the server's settings `index_engines`; empty: the main one."),
@@ -114,6 +126,11 @@ class ReindexBody(Strict):
 
 class CopyBody(Strict):
     name: Annotated[str, Field(min_length=1, max_length=64, description="Of the new collection.")]
+    image_model: Annotated[
+        str | None,
+        Field(None, min_length=1, max_length=64, description="Its image embedder; where not given, as it is now."),
+    ]
+    captions: Annotated[bool | None, Field(None, description="The same for captions.")]
 
 
 class NewDocument(Strict):

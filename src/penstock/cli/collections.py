@@ -16,6 +16,9 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="The collection's name.")]
+ImageModel = Annotated[
+    str | None, typer.Option(help="Image embedder (CLIP), by its name in the settings: pictures are found too.")
+]
 NewName = Annotated[str, typer.Argument(help="The new collection's name.")]
 
 
@@ -41,11 +44,19 @@ def create(
         CollectionOptions().chunk_overlap
     ),
     model: Annotated[str, typer.Option(help="Embedding model, by its name in the settings.")] = "default",
+    image_model: ImageModel = None,
+    captions: Annotated[bool, typer.Option("--captions", help="Have the vision model describe pictures.")] = False,
     url: Url = "",
     as_json: Json = False,
 ) -> None:
     """Make a collection."""
-    options = CollectionOptions(embedding_model=model, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
+    options = CollectionOptions(
+        embedding_model=model,
+        chunk_tokens=chunk_tokens,
+        chunk_overlap=chunk_overlap,
+        image_model=image_model,
+        captions=captions,
+    )
     with exit_codes(as_json=as_json), Client(url) as client:
         made = client.create_collection(name, options)
         print_json(made) if as_json else say(f"Made the collection {made.name!r}.")
@@ -67,6 +78,8 @@ def show(name: Name, url: Url = "", as_json: Json = False) -> None:
                     ["chunks", found.chunks],
                     ["version", found.version],
                     ["embedding model", found.options.embedding_model],
+                    ["image model", found.options.image_model or ""],
+                    ["captions", "yes" if found.options.captions else "no"],
                     ["chunk tokens", found.options.chunk_tokens],
                     ["chunk overlap", found.options.chunk_overlap],
                     ["made", f"{_age(found)} ago"],
@@ -91,10 +104,18 @@ def delete(
 
 
 @app.command()
-def copy(name: Name, new_name: NewName, url: Url = "", as_json: Json = False) -> None:
-    """Make a new collection with the same options and documents."""
+def copy(
+    name: Name,
+    new_name: NewName,
+    image_model: ImageModel = None,
+    captions: Annotated[bool | None, typer.Option(help="Have the vision model describe pictures.")] = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Make a new collection with the same documents, and the same options where none are given."""
     with exit_codes(as_json=as_json), Client(url) as client:
-        _wait(client, client.copy_collection(name, new_name), as_json=as_json)
+        batch = client.copy_collection(name, new_name, image_model=image_model, captions=captions)
+        _wait(client, batch, as_json=as_json)
 
 
 @app.command("export")

@@ -67,17 +67,28 @@ class CollectionVerbs:
         return request(self.options, Call(method="GET", path=_collection_path(name)), Collection)
 
     @verb
-    def copy_collection(self, name: str, new_name: str) -> Flow[Batch]:
-        """A new collection with the same options and documents, as a batch. `NotFound`, `Conflict` (the new name)."""
-        call = Call(method="POST", path=f"{_collection_path(name)}/copy", json={"name": new_name}, repeatable=False)
+    def copy_collection(
+        self, name: str, new_name: str, *, image_model: str | None = None, captions: bool | None = None
+    ) -> Flow[Batch]:
+        """A new collection with the same options, but for those given, and documents, as a batch.
+
+        `NotFound`, `Conflict` (the new name).
+        """
+        body = {"name": new_name, "image_model": image_model, "captions": captions}
+        call = Call(method="POST", path=f"{_collection_path(name)}/copy", json=body, repeatable=False)
         return request(self.options, call, Batch)
 
     @verb
     def reindex_collection(
-        self, name: str, *, embedding_model: str | None = None, engine: str | None = None
+        self,
+        name: str,
+        *,
+        embedding_model: str | None = None,
+        image_model: str | None = None,
+        engine: str | None = None,
     ) -> Flow[Job]:
         """Rebuilds its index while it is searched, then switches; `wait_job` waits. `Conflict` while one runs."""
-        body = {"embedding_model": embedding_model, "engine": engine}
+        body = {"embedding_model": embedding_model, "image_model": image_model, "engine": engine}
         call = Call(method="POST", path=f"{_collection_path(name)}/reindex", json=body, repeatable=False)
         return request(self.options, call, Job)
 

@@ -53,6 +53,8 @@ def record(row: Row[Any]) -> Chunk:
         tokens=row.tokens,
         page=row.page,
         headings=() if row.headings == "[]" else from_json(row.headings, tuple[str, ...]),
+        kind=row.kind or "text",
+        picture=row.picture,
     )
 
 
@@ -75,6 +77,8 @@ def row(chunk: Chunk, collection_id: str, version_id: str) -> dict[str, object]:
         "tokens": chunk.tokens,
         "page": chunk.page,
         "headings": to_json(chunk.headings),
+        "kind": None if chunk.kind == "text" else chunk.kind,
+        "picture": chunk.picture,
     }
 
 

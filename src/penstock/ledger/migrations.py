@@ -23,6 +23,11 @@ def _replies(conn: Connection) -> None:
     _run(conn, _STEP_3)
 
 
+def _pictures(conn: Connection) -> None:
+    """3 → 4."""
+    _run(conn, _STEP_4)
+
+
 def _run(conn: Connection, statements: str) -> None:
     key = 'TEXT COLLATE "C"' if conn.dialect.name == "postgresql" else "TEXT"
     for statement in statements.format(key=key).split(";"):
@@ -101,7 +106,12 @@ CREATE TABLE ledger_replies (
 CREATE INDEX ledger_replies_by_age ON ledger_replies (expires_at)
 """
 
-STEPS: Sequence[Step] = (_batches_generations_notes, _replies)
+_STEP_4 = """
+ALTER TABLE ledger_chunks ADD COLUMN kind {key};
+ALTER TABLE ledger_chunks ADD COLUMN picture INTEGER
+"""
+
+STEPS: Sequence[Step] = (_batches_generations_notes, _replies, _pictures)
 
 
 def migrate(conn: Connection, name: str, steps: Sequence[Step] = STEPS) -> None:

@@ -142,8 +142,11 @@ chunks = Table(
     Column("tokens", Integer, nullable=False),
     Column("page", Integer),
     Column("headings", _Json, nullable=False),
+    Column("kind", _Key),
+    Column("picture", Integer),
     UniqueConstraint("version_id", "position"),
 )
+"""`kind` null: text."""
 
 api_keys = Table(
     "ledger_api_keys",

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from penstock.errors import Overloaded
+from penstock.errors import InvalidInput, Overloaded
 from penstock.ids import new_id
 from penstock.jobs.base import JobStore
 from penstock.ledger.base import Generation, Ledger
@@ -28,15 +28,34 @@ def reindex_job(generation: Generation, chunks: int = 0) -> NewJob:
 
 
 async def start_reindex(
-    ledger: Ledger, jobs: JobStore, tenant: str, name: str, *, model: str | None = None, engine: str | None = None
+    ledger: Ledger,
+    jobs: JobStore,
+    tenant: str,
+    name: str,
+    *,
+    model: str | None = None,
+    image_model: str | None = None,
+    engine: str | None = None,
 ) -> Job:
-    """The job that moves a collection to a new place in the index, embedded with `model`, in the index `engine` ("" is
-    the main one); each as it is now where not given. Searches go on in the old place until all is in the new one.
+    """The job that moves a collection to a new place in the index, embedded with `model`, its pictures with
+    `image_model`, in the index `engine` ("" is the main one); each as it is now where not given. Searches go on in the
+    old place until all is in the new one.
 
-    `NotFound` (collection), `Conflict` while another reindex of it runs, `Overloaded`.
+    `NotFound` (collection), `Conflict` while another reindex of it runs, `Overloaded`; `InvalidInput` for an image
+    model where there was none: nobody looked for pictures in its documents.
     """
     collection = await ledger.get_collection(tenant, name)
-    options = replace(collection.options, embedding_model=model or collection.options.embedding_model)
+    options = collection.options
+    if image_model is not None and options.image_model is None:
+        raise InvalidInput(
+            f"The collection {name!r} was made without an image model, and the pictures in its documents were not "
+            "looked for. Copy it into a new collection that has one."
+        )
+    options = replace(
+        options,
+        embedding_model=model or options.embedding_model,
+        image_model=image_model or options.image_model,
+    )
     before, dot, _ = collection.index_id.rpartition(".")
     place = before + dot if engine is None else f"{engine}." if engine else ""
     generation = await ledger.generations.start(tenant, name, place + new_id("idx"), options, new_id("job"))

@@ -1,5 +1,6 @@
 """`/v1/collections/{name}/…`: what moves a whole collection."""
 
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from penstock.api.auth import Reader, Writer
 from penstock.api.batch_uploads import take_export
 from penstock.api.json_io import reply
+from penstock.api.routers.collections import require_sight
 from penstock.api.routing import BODY, StrictRoute, refusals
 from penstock.api.schemas import CopyBody, ReindexBody
 from penstock.api.state import State
@@ -42,8 +44,15 @@ async def reindex_collection(name: str, body: ReindexBody, state: State, caller:
         raise InvalidInput(
             f"There is no index engine {body.engine!r} in the settings (index_engines). There are: {known}."
         )
+    require_sight(body.image_model, services.settings)
     job = await start_reindex(
-        services.ledger, services.jobs, caller.tenant, name, model=body.embedding_model, engine=body.engine
+        services.ledger,
+        services.jobs,
+        caller.tenant,
+        name,
+        model=body.embedding_model,
+        image_model=body.image_model,
+        engine=body.engine,
     )
     return reply(job, 202, {"location": f"/v1/jobs/{job.id}"})
 
@@ -102,10 +111,15 @@ async def import_collection(request: Request, state: State, caller: Writer) -> R
 
 @router.post("/{name}/copy", status_code=202, response_model=Batch, responses=refusals(404, 409, *BODY))
 async def copy_collection(name: str, body: CopyBody, state: State, caller: Writer) -> Response:
-    """Make a new collection with the same options and the newest version of every document, as a batch."""
+    """Make a new collection with the same options and the newest version of every document, as a batch.
+
+    With an `image_model` that the collection had not, the pictures in its documents are found in the new one.
+    """
     services = state.services
+    require_sight(body.image_model, services.settings, captions=bool(body.captions))
     original = await services.ledger.get_collection(caller.tenant, name)
-    await services.ledger.create_collection(caller.tenant, body.name, original.options)
+    given = body.model_dump(include={"image_model", "captions"}, exclude_none=True)
+    await services.ledger.create_collection(caller.tenant, body.name, replace(original.options, **given))
     source = NewSource(kind=SourceKind.COLLECTION, name=original.name)
     batch, _ = await services.batches.create(caller.tenant, body.name, [source])
     return reply(batch, 202, {"location": f"/v1/batches/{batch.id}"})
