@@ -241,9 +241,11 @@ async def test_fails_over_in_order(provider: FakeProvider, make: Make) -> None:
 
 
 @pytest.mark.case(22)
-async def test_a_failing_provider_is_left_alone_for_a_while(provider: FakeProvider, make: Make) -> None:
+async def test_a_failing_provider_is_left_alone_for_a_while(
+    provider: FakeProvider, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provider.script.stand(Behaviour(fault=Fault.STATUS, status=500))
-    generator = make(max_retries=0, breaker_failures=3, breaker_cooldown_s=0.1)
+    generator = make(max_retries=0, breaker_failures=3, breaker_cooldown_s=60)
     for _ in range(3):
         await fail(generator)
     error, _ = await fail(generator)
@@ -251,7 +253,7 @@ async def test_a_failing_provider_is_left_alone_for_a_while(provider: FakeProvid
     assert provider.stats.requests == 3
 
     provider.script.stand(Behaviour())
-    await asyncio.sleep(0.11)
+    monkeypatch.setattr(generator._endpoints[0]._breaker, "_clock", lambda: time.monotonic() + 61)
     assert text_of(await collect(generator)) == SAID
     assert text_of(await collect(generator)) == SAID
 
@@ -266,9 +268,9 @@ async def test_a_failing_provider_is_left_alone_for_a_while(provider: FakeProvid
         (Behaviour(fault=Fault.HANG), {"first_token_s": 0.1}, "", "say a word"),
         (Behaviour(fault=Fault.STALL, fault_after=0), {"first_token_s": 0.1}, "", "say a word"),
         (Behaviour(fault=Fault.DRIP, fault_after=0, drip_s=0.01), {"first_token_s": 0.1}, "", "say a word"),
-        (Behaviour(fault=Fault.STALL), {"idle_s": 0.1}, "The gate opens", "fell silent"),
-        (Behaviour(fault=Fault.DRIP, drip_s=0.01), {"idle_s": 0.1}, "The gate opens", "fell silent"),
-        (Behaviour(token_s=0.03, tokens=1000), {"total_s": 0.2}, "The gate", "did not finish"),
+        (Behaviour(fault=Fault.STALL), {"idle_s": 0.1}, "The", "fell silent"),
+        (Behaviour(fault=Fault.DRIP, drip_s=0.01), {"idle_s": 0.1}, "The", "fell silent"),
+        (Behaviour(token_s=0.03, tokens=10_000), {"total_s": 0.2}, "", "did not finish"),
         (Behaviour(fault=Fault.HANG), {"total_s": 0.1}, "", "did not finish"),
     ],
 )
@@ -281,15 +283,16 @@ async def test_time_outs(
     assert error.code == "provider_timeout"
     assert why in error.message
     assert text.startswith(said)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await provider.idle()
-    assert provider.stats.requests == provider.stats.closed_by_client == 1
+    # None at all where the caller's time was up before the provider was awake to read the request.
+    assert provider.stats.requests == provider.stats.closed_by_client <= 1
 
 
 @pytest.mark.case(23)
 async def test_others_are_served_while_one_hangs(provider: FakeProvider, make: Make) -> None:
     provider.script.queue(*[Behaviour(fault=Fault.HANG)] * 4)
-    generator = make(first_token_s=5, max_concurrency=5)
+    generator = make(max_concurrency=5)
     hanging = [asyncio.create_task(collect(generator)) for _ in range(4)]
     await opened(provider, 4)
     assert text_of(await collect(generator)) == SAID
@@ -415,7 +418,7 @@ async def test_who_goes_away_hangs_up_at_once(
     provider.script.stand(Behaviour(first_token_s=0.05, token_s=0.05, tokens=10_000))
     generator = make(max_concurrency=1)
     await leave(generator, provider)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):  # the whole reply would take minutes
         await provider.idle()
     assert provider.stats.closed_by_client == 1
 
@@ -439,10 +442,11 @@ async def test_a_thousand_who_go_away_leave_nothing_behind(provider: FakeProvide
         await asyncio.gather(*[leave() for _ in range(100)])
     await provider.idle()
 
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):
+        while provider.connections.open or asyncio.all_tasks() != before:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.01)
     gc.collect()
     assert asyncio.all_tasks() == before
-    assert not provider.connections.open
     provider.script.stand(Behaviour())
     assert text_of(await collect(generator)) == SAID
 

@@ -40,7 +40,7 @@ async def server(
 
 async def post(upstream: Upstream) -> tuple[int, bytes]:
     body = b""
-    async with asyncio.timeout(5), upstream.post("/chat", b"{}", {"authorization": "Bearer k"}) as reply:
+    async with asyncio.timeout(30), upstream.post("/chat", b"{}", {"authorization": "Bearer k"}) as reply:
         while piece := await reply.read():
             body += piece
         return reply.status, body

@@ -101,7 +101,7 @@ async def test_random_cancellations_lose_no_turn() -> None:
 
     await asyncio.gather(*[impatient() for _ in range(500)])
     assert (most, limit.in_flight) == (3, 0)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await asyncio.gather(*[work() for _ in range(5)])
 
 

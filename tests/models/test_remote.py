@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -224,8 +225,10 @@ async def test_tries_are_bounded_and_the_key_stays_secret(
 
 
 @pytest.mark.case(22)
-async def test_a_failing_provider_is_left_alone_for_a_while(provider: FakeProvider, options: ModelsOptions) -> None:
-    given = remote(provider, max_retries=0, breaker_failures=3, breaker_cooldown_s=0.05)
+async def test_a_failing_provider_is_left_alone_for_a_while(
+    provider: FakeProvider, options: ModelsOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = remote(provider, max_retries=0, breaker_failures=3, breaker_cooldown_s=60)
     async with ModelPool(settings(options, given)) as pool:
         embedder = await pool.embedder("cloud")
         stand(provider, fault=Fault.STATUS, status=500)
@@ -235,24 +238,21 @@ async def test_a_failing_provider_is_left_alone_for_a_while(provider: FakeProvid
                 await embedder.embed(["a"])
         assert provider.stats.requests - asked == 3
         stand(provider)
-        async with asyncio.timeout(5):
-            while True:
-                try:
-                    await embedder.embed(["a"])
-                    break
-                except ProviderError:
-                    await asyncio.sleep(0.01)
+        async with pool.use("cloud") as model:
+            assert isinstance(model, RemoteEmbedder)
+            monkeypatch.setattr(model._call._breaker, "_clock", lambda: time.monotonic() + 61)
+        assert (await embedder.embed(["a"])).shape == (1, 64)
 
 
 @pytest.mark.case(23)
 async def test_a_provider_that_hangs_is_given_up_and_the_slot_is_free(
     provider: FakeProvider, options: ModelsOptions
 ) -> None:
-    given = remote(provider, timeout_s=0.1, max_retries=1, max_concurrency=1)
+    given = remote(provider, timeout_s=1, max_retries=1, max_concurrency=1)
     async with ModelPool(settings(options, given)) as pool, pool.use("cloud") as embedder:
         assert isinstance(embedder, RemoteEmbedder)
         stand(provider, fault=Fault.HANG)
-        with pytest.raises(ProviderError, match=r"within 0\.1 s"):
+        with pytest.raises(ProviderError, match="within 1 s"):
             await embedder.embed(["a"])
         assert embedder.in_flight == 0
         stand(provider)
@@ -263,7 +263,7 @@ async def test_a_provider_that_hangs_is_given_up_and_the_slot_is_free(
 async def test_a_cancelled_call_closes_its_connection(embedder: RemoteEmbedder, provider: FakeProvider) -> None:
     stand(provider, fault=Fault.HANG)
     calls = [asyncio.create_task(embedder.embed(["a"])) for _ in range(8)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await until(lambda: provider.stats.open == 8)
         for call in calls:
             call.cancel()
@@ -278,7 +278,7 @@ async def test_a_question_goes_before_waiting_bulk_work(provider: FakeProvider, 
         stand(provider, first_token_s=0.005)
         provider.seen.clear()
         bulk = asyncio.create_task(embedder.embed([f"bulk {n}" for n in range(10)], lane=Lane.BULK))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await until(lambda: bool(provider.seen))
         await embedder.embed(["question"])
         assert len(provider.seen) <= 4
@@ -362,7 +362,7 @@ async def test_a_ranking_that_takes_too_long_is_given_up(provider: FakeProvider,
         began = asyncio.get_running_loop().time()
         with pytest.raises(ProviderError, match="did not answer"):
             await reranker.rerank("gate", TEXTS)
-        assert asyncio.get_running_loop().time() - began < 2
+        assert asyncio.get_running_loop().time() - began < 20
 
 
 def test_raw_logits_go_through_the_logistic_function() -> None:

@@ -179,7 +179,7 @@ async def pool(provider: FakeProvider, options: ModelsOptions) -> AsyncIterator[
     common = {
         "base_url": provider.url,
         "model": "fake",
-        "timeout_s": 1,
+        "timeout_s": 3,
         "total_s": 20,
         "max_retries": 1,
         "backoff_s": 0.01,
@@ -199,8 +199,8 @@ async def generator(provider: FakeProvider) -> AsyncIterator[OpenAIGenerator]:
         GeneratorOptions(
             base_url=provider.url,
             model="fake",
-            first_token_s=1,
-            idle_s=1,
+            first_token_s=3,
+            idle_s=3,
             total_s=20,
             max_retries=1,
             backoff_s=0.01,

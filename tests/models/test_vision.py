@@ -113,7 +113,7 @@ async def test_the_call_is_closed_when_nobody_wants_it(provider: FakeProvider, m
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    await asyncio.wait_for(provider.idle(), 1)
+    await asyncio.wait_for(provider.idle(), 20)
     assert provider.stats.closed_by_client == 20
 
 
