@@ -25,6 +25,8 @@ class Server:
         """Process ids by role."""
         found: dict[str, list[int]] = {role: [] for role in ROLES}
         for child in _children(self.pid):
+            if "--standby" in _command(child):
+                continue
             role = "worker" if "worker" in _command(child) else "api"
             found[role].append(child)
             if role == "worker":

@@ -45,11 +45,11 @@ def serve(folder: Path) -> Iterator[tuple[str, float, dict[str, int]]]:
 
 
 def children(parent: int) -> dict[str, int]:
-    """Process ids by role."""
+    """Process ids by role; the standby does no work."""
     lines = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    return {line.split()[4]: int(line.split()[0]) for line in lines}
+    return {line.split()[4]: int(line.split()[0]) for line in lines if "--standby" not in line}
 
 
 def rss_mb(pid: int) -> float:

@@ -40,17 +40,28 @@ class Server:
         return self.process.stderr.read()
 
     def children(self) -> dict[str, int]:
-        """Process ids by role, from the system."""
-        found = {}
+        """Process ids by role, from the system. Of two workers the younger one is the standby."""
+        found = []
         for folder in Path("/proc").iterdir():
             try:
                 words = (folder / "cmdline").read_bytes().split(b"\0")
-                parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+                if int(fields[1]) == self.process.pid and b"--supervised" in words and fields[0] != "Z":
+                    found.append((int(fields[19]), words[3].decode(), int(folder.name)))
             except (OSError, ValueError, IndexError):
                 continue
-            if parent == self.process.pid and b"--supervised" in words:
-                found[words[3].decode()] = int(folder.name)
-        return found
+        roles: dict[str, int] = {}
+        for _, role, pid in sorted(found):
+            roles["standby" if role in roles else role] = pid
+        return roles
+
+    def wait_for(self, role: str, other_than: int = 0, within_s: float = 40) -> int:
+        """The process of this role, once there is one and it is another one."""
+        end = time.monotonic() + within_s
+        while (pid := self.children().get(role, other_than)) == other_than:
+            assert time.monotonic() < end, f"there is no {role}"
+            time.sleep(0.05)
+        return pid
 
     def kill(self, role: str) -> None:
         os.kill(self.children()[role], signal.SIGKILL)

@@ -49,7 +49,7 @@ def test_worker_killed_during_ingest_loses_and_doubles_nothing(start_server: Sta
     assert len(settled) == DOCUMENTS
     assert {status for status, _ in settled.values()} == {"done"}
     assert len({chunks for _, chunks in settled.values()}) == 1
-    assert set(server.children()) == {"api", "worker"}
+    assert {"api", "worker"} <= set(server.children())
 
 
 @pytest.mark.case(3)

@@ -1,18 +1,17 @@
-"""A process that the supervisor runs: started, watched for its readiness and its end, stopped, started again."""
+"""A process that the supervisor runs: started, watched for its readiness and its end, stopped."""
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-logger = logging.getLogger(__name__)
 
 READY_LINE = b"ready\n"
 """What a supervised process writes to its stdout once it can do its work."""
-
+GO_LINE = b"go\n"
+"""What a standby reads from its stdin once it is its turn to work."""
 MALLOC = {"MALLOC_ARENA_MAX": "2"}
 """glibc keeps what threads gave back in up to eight arenas a core, and a worker has dozens of threads."""
 
@@ -27,15 +26,14 @@ class Child:
     def __init__(
         self, role: str, arguments: Sequence[str], environ: Mapping[str, str], fds: Sequence[int] = ()
     ) -> None:
-        self.role = role
         self._command = [sys.executable, "-m", "penstock", role, "--supervised", *arguments]
         self._environ = environ
         self._fds = fds
         self._process: asyncio.subprocess.Process | None = None
 
     @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -46,6 +44,12 @@ class Child:
             pass_fds=self._fds,
             start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone, which stops us in order
         )
+
+    def go(self) -> None:
+        """Tells a standby that it is its turn. One that is dead does not hear it, and `ready` and `ended` tell."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(GO_LINE)
 
     async def ready(self) -> bool:
         """True once it says so; False when it ended before."""

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 
-from penstock.app.child import READY_LINE
+from penstock.app.child import GO_LINE, READY_LINE
 
 
 class StopSignal:
@@ -43,3 +43,8 @@ def say_ready(*, supervised: bool) -> None:
     if supervised:
         sys.stdout.buffer.write(READY_LINE)
         sys.stdout.buffer.flush()
+
+
+def wait_for_turn() -> bool:
+    """Blocks a standby until its supervisor says that it is its turn. False when that has died instead."""
+    return sys.stdin.buffer.readline() == GO_LINE

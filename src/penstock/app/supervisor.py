@@ -10,8 +10,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
-from penstock.app.child import Child
-from penstock.app.restarts import Restarts
+from penstock.app.restarts import LONGEST_PAUSE_S, Restarts
+from penstock.app.role import Role
 from penstock.errors import Conflict, PenstockError
 from penstock.ids import new_id
 from penstock.jobs import open_store
@@ -38,27 +38,29 @@ class Supervisor:
         self._announce = announce
         self._stopping = asyncio.Event()
         self._forced = False
-        self._children: list[Child] = []
+        self._roles: list[Role] = []
 
     async def run(self) -> bool:
         """True after an orderly stop, False after a forced one. Raises `Conflict` (port taken) and `StartError`."""
         with listen(self._settings.api.host, self._settings.api.port) as listener:
             self._handle_signals()
             worker_id = new_id("wrk")
-            api = Child("api", ["--fd", str(listener.fileno())], self._environ, fds=[listener.fileno()])
-            worker = Child("worker", ["--id", worker_id], self._environ)
-            self._children = [api, worker]
+            api = Role("api", ["--fd", str(listener.fileno())], self._environ, fds=[listener.fileno()])
+            worker = Role("worker", ["--id", worker_id], self._environ)
+            self._roles = [api, worker]
             ready = [asyncio.Event(), asyncio.Event()]
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._keep(api, ready[0]))
                     group.create_task(self._keep(worker, ready[1], worker_id))
                     group.create_task(self._say_ready(ready, listener))
+                    if self._settings.worker.standby:
+                        group.create_task(self._keep_standby(worker, ready))
             except* StartError as errors:
                 raise errors.exceptions[0] from None
             finally:
-                for child in self._children:
-                    child.kill()
+                for role in self._roles:
+                    role.kill()
         return not self._forced
 
     async def _say_ready(self, ready: list[asyncio.Event], listener: socket.socket) -> None:
@@ -68,27 +70,50 @@ class Supervisor:
             host, port = listener.getsockname()[:2]
             self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
-    async def _keep(self, child: Child, ready: asyncio.Event, worker_id: str | None = None) -> None:
-        """Starts the child again and again until we stop."""
+    async def _keep(self, role: Role, ready: asyncio.Event, worker_id: str | None = None) -> None:
+        """Has a process fill the role again and again until we stop."""
         restarts = Restarts()
         while not self._stopping.is_set():
-            await child.start()
-            ready_at = None
-            if await child.ready():
-                ready_at = time.monotonic()
-                ready.set()
-            status = await child.ended()
+            how, ready_for_s = await self._one_life(role, ready)
             if self._stopping.is_set():
                 break
             if not ready.is_set():
-                raise StartError(f"The {child.role} process ended with status {status} before it was ready.")
-            pause_s = restarts.pause_s(ready_for_s=0.0 if ready_at is None else time.monotonic() - ready_at)
-            logger.error("The %s process ended (status %d); starting it again in %.1f s", child.role, status, pause_s)
-            child.kill()  # what it started and left behind
+                raise StartError(f"The {role.name} process {how} before it was ready.")
+            pause_s = restarts.pause_s(ready_for_s=ready_for_s)
+            logger.error("The %s process %s; starting it again in %.1f s", role.name, how, pause_s)
+            pause = asyncio.create_task(self._pause(pause_s))
             if worker_id is not None:
                 await self._give_back(worker_id)
-            await self._pause(pause_s)
+            await pause
         ready.set()
+
+    async def _one_life(self, role: Role, ready: asyncio.Event) -> tuple[str, float]:
+        """From the start of a process to its end: how it ended, and for how long it had been ready."""
+        try:
+            child = await role.fill()
+        except OSError as exc:  # no memory, too many processes
+            return f"could not be started ({exc.strerror})", 0.0
+        ready_at = None
+        if await child.ready():
+            ready_at = time.monotonic()
+            ready.set()
+        status = await child.ended()
+        child.kill()  # what it started and left behind
+        return f"ended (status {status})", 0.0 if ready_at is None else time.monotonic() - ready_at
+
+    async def _keep_standby(self, role: Role, ready: list[asyncio.Event]) -> None:
+        """Starts one whenever there is none. The first once all is ready: no start of the server waits for it."""
+        for event in ready:
+            await event.wait()
+        while not self._stopping.is_set():
+            try:
+                status = await role.stand_by()
+                how = None if status is None else f"ended (status {status})"
+            except OSError as exc:  # no memory, too many processes
+                how = f"could not be started ({exc.strerror})"
+            if how is not None and not self._stopping.is_set():
+                logger.warning("The %s's standby %s; starting another one later", role.name, how)
+                await self._pause(LONGEST_PAUSE_S)  # the system may have killed it to have its memory
 
     async def _give_back(self, worker_id: str) -> None:
         """A worker that we saw die will not finish its jobs: the next one need not wait for its leases to expire."""
@@ -116,14 +141,14 @@ class Supervisor:
             self._kill()
             return
         self._stopping.set()
-        for child in self._children:
-            child.stop()
+        for role in self._roles:
+            role.stop()
         asyncio.get_running_loop().call_later(self._settings.worker.grace_s + KILL_AFTER_S, self._kill)
 
     def _kill(self) -> None:
         self._forced = True
-        for child in self._children:
-            child.kill()
+        for role in self._roles:
+            role.kill()
 
 
 def listen(host: str, port: int) -> socket.socket:

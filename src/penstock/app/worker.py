@@ -12,9 +12,12 @@ import prometheus_client
 from penstock.app.lifeline import StopSignal
 from penstock.app.services import Services, open_services
 from penstock.app.worker_metrics import serve_metrics
+from penstock.blobs import open_blobs
 from penstock.cache import open_cache
 from penstock.errors import PenstockError
+from penstock.jobs import open_store
 from penstock.jobs.worker import Worker
+from penstock.ledger import open_ledger
 from penstock.models.generator import Generator
 from penstock.models.generator_options import GeneratorOptions
 from penstock.models.openai_generator import OpenAIGenerator
@@ -47,6 +50,18 @@ WARM_UP_QUESTIONS = ("What is the first question?", "第一个问题是什么？
 """Asked of each collection before work is taken, so that the first question of a person is as quick as the tenth."""
 WARM_UP_S = 0.5
 """How long the collections are asked at most: after a crash, work is waiting."""
+
+
+def prepare(settings: Settings) -> None:
+    """Imports what `run_worker` will need, which is most of the time that it takes to start, and opens nothing.
+
+    Raises `MissingDependency` and `ConfigError`, as that would.
+    """
+    open_ledger(settings.ledger_url)
+    open_store(settings.jobs_url, settings.queue)
+    open_blobs(settings.blobs_url)
+    open_cache(settings.cache_url, settings.cache)
+    make_index(settings)
 
 
 async def run_worker(

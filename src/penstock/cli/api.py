@@ -6,6 +6,7 @@ import typer
 import uvloop
 
 from penstock.api.server import run_api
+from penstock.app import garbage
 from penstock.app.lifeline import StopSignal
 from penstock.cli.process import DataDir, Host, Port, Supervised, exit_on_error, ready, run, start
 
@@ -18,6 +19,7 @@ def api(
     supervised: Supervised = False,
 ) -> None:
     """Run one api process: the HTTP door. It loads no model, so start as many as you like behind one address."""
+    garbage.rest()
     settings = start({"data_dir": data_dir, "api": {"host": host, "port": port}})
     stop = StopSignal(supervised=supervised)
     with exit_on_error():

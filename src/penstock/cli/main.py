@@ -1,5 +1,6 @@
 """The command line `penstock`: what there is. Each command's module is imported when the command is used."""
 
+import gc
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -43,7 +44,9 @@ class LazyCommand(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """The context of the real command, which is what runs then."""
         module, _, attribute = self._target.partition(":")
+        gc.disable()  # imports make no garbage, and the collector would look through them several times over
         found = getattr(import_module(module), attribute)
+        gc.enable()
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(add_completion=False)
             found.command(self.name)(function)

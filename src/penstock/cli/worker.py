@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from penstock.app.lifeline import StopSignal
-from penstock.app.worker import run_worker
+from penstock.app import garbage
+from penstock.app.lifeline import StopSignal, wait_for_turn
+from penstock.app.worker import prepare, run_worker
 from penstock.cli.process import DataDir, Supervised, exit_on_error, ready, run, start
 from penstock.ids import new_id
 
@@ -16,9 +17,19 @@ def worker(
     kinds: Annotated[str | None, typer.Option(help="Only these kinds of jobs: ingest,search,question,reindex.")] = None,
     worker_id: Annotated[str | None, typer.Option("--id", hidden=True)] = None,
     supervised: Supervised = False,
+    standby: Annotated[bool, typer.Option(hidden=True, help="Import all, then wait for our turn.")] = False,
 ) -> None:
     """Run one worker process: loads and warms the models, then answers questions and ingests documents."""
-    settings = start({"data_dir": data_dir, "worker": {"concurrency": concurrency}})
+    garbage.rest()
+    flags = {"data_dir": data_dir, "worker": {"concurrency": concurrency}}
+    settings = start(flags)
+    if standby:
+        with exit_on_error():
+            prepare(settings)
+        garbage.settle()
+        if not wait_for_turn():
+            return
+        settings = start(flags)  # as they are now
     stop = StopSignal(supervised=supervised)
     with exit_on_error():
         run(

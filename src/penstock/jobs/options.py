@@ -66,5 +66,8 @@ class WorkerOptions(BaseModel):
     flush_s: float = Field(0.02, ge=0, description="how long events are gathered before they are written")
     sweep_s: float = Field(1.0, gt=0, description="how often lost leases, deadlines and old records are looked for")
     stall_s: float = Field(60.0, gt=0, description="an event loop blocked for so long loses its leases")
+    standby: bool = Field(
+        True, description="`penstock serve` keeps a second process that has done its imports and takes over at once"
+    )
     metrics_host: str = Field("127.0.0.1", description="where the worker's own `/metrics` listen")
     metrics_port: int = Field(0, ge=0, le=65535, description="of the worker's own `/metrics`; 0: none")

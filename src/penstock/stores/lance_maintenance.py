@@ -6,8 +6,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from lancedb.index import BTree, IvfFlat, LabelList
-
+from penstock.stores.lance_engine import BTree, IvfFlat, LabelList
 from penstock.stores.lance_errors import is_conflict, retry_commit
 from penstock.stores.lance_table import PARTITION_ROWS, LanceTable
 from penstock.stores.options import StoresOptions

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
-import lancedb
-from lancedb.index import FTS
-
 from penstock.errors import DataError, NotFound, Unavailable
 from penstock.filters import Filter
 from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import IndexQuery, IndexRow, IndexStore, LaneHits
 from penstock.stores.lance_copy import LanceCopy
+from penstock.stores.lance_engine import FTS, lancedb
 from penstock.stores.lance_errors import lance_errors
 from penstock.stores.lance_maintenance import is_due, optimise, prewarm
 from penstock.stores.lance_rows import schema, to_arrow
