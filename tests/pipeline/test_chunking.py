@@ -202,6 +202,14 @@ def test_a_text_of_one_endless_word_is_cut_by_length(tokenizer: Tokenizer, chunk
     assert_sound(document, chunker.chunk(document, "recursive"), tokenizer, 40)
 
 
+@pytest.mark.parametrize("end", ["\n\n", "\n", " ", ""])
+def test_a_long_text_begins_with_a_whole_passage(chunker: Chunker, end: str) -> None:
+    text = ("Lamps are cleaned." + end) * 2000
+    pieces = chunker.chunk(text_document(text), "recursive")
+    assert pieces[0].start == 0
+    assert min(piece.tokens for piece in pieces[:-1]) > 4, "no scrap between two stretches"
+
+
 def test_headings_are_taken_from_the_document(chunker: Chunker) -> None:
     document = ParsedDocument(
         text="A\n\nbody", media_type=media.HTML, headings=(HeadingSpan(level=3, text="A", start=0, end=1),)

@@ -212,9 +212,9 @@ def _read_tokenizer(file: str) -> Tokenizer:
 def _stretches(text: str, start: int, end: int) -> Iterator[Range]:
     """The range in parts of `STRETCH_CHARS` at most, cut at the end of a section, paragraph, line, sentence or word."""
     while end - start > STRETCH_CHARS:
-        reach = start + STRETCH_CHARS
-        found = (text.rfind(mark, start + STRETCH_CHARS // 2, reach) + len(mark) for mark in _STRETCH_ENDS)
-        cut = next((cut for cut in found if cut > start), reach)
+        half, reach = start + STRETCH_CHARS // 2, start + STRETCH_CHARS
+        found = (text.rfind(mark, half, reach) + len(mark) for mark in _STRETCH_ENDS)
+        cut = next((cut for cut in found if cut > half), reach)
         yield start, cut
         start = cut
     yield start, end
