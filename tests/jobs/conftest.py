@@ -21,14 +21,15 @@ class MakeStore(Protocol):
     async def __call__(self, **options: Any) -> JobStore: ...
 
 
-MOST_PORT = 55_535
-"""A node of a cluster also listens 10,000 ports above its own."""
+PORTS = (15_000, 22_000)
+"""Below those that Linux gives to outgoing connections (from 32,768), so that nobody takes one between two starts of a
+server; a node of a cluster also listens 10,000 ports above its own."""
 
 
 def free_port() -> int:
     """One that nobody listens on."""
     while True:
-        port = random.randrange(20_000, MOST_PORT)
+        port = random.randrange(*PORTS)
         with suppress(OSError), socket.socket() as free:
             free.bind(("127.0.0.1", port))
             return port

@@ -359,7 +359,7 @@ async def test_a_failure_without_retry_is_final_at_once(store: JobStore) -> None
 
 
 async def test_beat_keeps_a_lease_alive(make_store: Any) -> None:
-    store = await make_store(lease_s=0.4)
+    store = await make_store(lease_s=1.5)
     kept, dropped = await one(store), await one(store)
     await take(store, 2)
     while (await store.get(dropped.id)).state is JobState.RUNNING:
@@ -693,7 +693,7 @@ async def test_the_bell_rings_when_a_delayed_job_is_due(store: JobStore) -> None
         await one(store, run_at=now + 0.15)
         while not await take(store):
             bell.rung.clear()
-            await asyncio.wait_for(bell.rung.wait(), 10)
+            await asyncio.wait_for(bell.rung.wait(), 50)
 
 
 # --- time to live, statistics, workers --------------------------------------------------------------------------------

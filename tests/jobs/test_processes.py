@@ -19,7 +19,12 @@ from penstock.jobs.base import JobFilter
 from penstock.jobs.neighbours import machine_id
 from penstock.types import Job, JobState, NewJob
 
-LEASE_S = 1.0
+LEASE_S = 3.0
+"""So long that a stalled machine does not end it, and so short that a test can wait for its end."""
+
+STUCK = {"stuck": 1}
+"""The first attempt never ends."""
+
 Process: TypeAlias = "subprocess.Popen[bytes]"
 
 
@@ -90,7 +95,7 @@ async def test_a_killed_workers_jobs_are_done_by_another(
     shared: JobStore, ledger: Path, start: Callable[[], Process]
 ) -> None:
     first = start()
-    jobs = await accept(shared, *(NewJob(kind="work", payload={"seconds": 0.7}) for _ in range(20)))
+    jobs = await accept(shared, *(NewJob(kind="work", payload=STUCK) for _ in range(20)))
     await noted(ledger, "begun", 20)
     first.kill()
     start()
@@ -106,7 +111,7 @@ async def test_a_dead_neighbours_jobs_are_taken_over_long_before_their_leases_en
 ) -> None:
     async with open_store(url, JobsOptions(lease_s=600)) as store:
         first = start(600)
-        jobs = await accept(store, *(NewJob(kind="work", payload={"seconds": 1}) for _ in range(5)))
+        jobs = await accept(store, *(NewJob(kind="work", payload=STUCK) for _ in range(5)))
         await noted(ledger, "begun", 5)
         first.kill()
         start(600)
@@ -119,7 +124,7 @@ async def test_a_frozen_workers_late_write_is_refused(
     shared: JobStore, ledger: Path, start: Callable[[], Process]
 ) -> None:
     frozen = start()
-    (job,) = await accept(shared, NewJob(kind="work", payload={"seconds": 0.3}))
+    (job,) = await accept(shared, NewJob(kind="work", payload={"seconds": 2}))
     await noted(ledger, "begun", 1)
     with stopped(frozen):
         start()
@@ -157,10 +162,10 @@ async def test_sigterm_under_load_loses_nothing_and_waits_for_no_lease(
     shared: JobStore, ledger: Path, start: Callable[[], Process]
 ) -> None:
     worker = start()
-    jobs = await accept(shared, *(NewJob(kind="work", payload={"seconds": 0.2}) for _ in range(300)))
+    jobs = await accept(shared, *(NewJob(kind="work", payload={"seconds": 1}) for _ in range(300)))
     await noted(ledger, "begun", 50)
     worker.terminate()
-    assert await asyncio.to_thread(worker.wait, 20) == 0
+    assert await asyncio.to_thread(worker.wait, 50) == 0
     assert await shared.count(JobFilter(states=frozenset({JobState.RUNNING}))) == 0
     begun = await noted(ledger, "begun", 0)
     start()

@@ -31,7 +31,7 @@ def tls_redis(own_redis: Any, tmp_path: Path) -> Any:
     files = ["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem", "--tls-ca-cert-file", "cert.pem"]
     command = ["redis-server", "--appendonly", "yes", "--requirepass", "s3cret", *tls, *files]
     own_redis.process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 50
     while time.monotonic() < until:
         with suppress(OSError), socket.create_connection(("127.0.0.1", own_redis.port), 1):
             break
@@ -71,8 +71,8 @@ async def every_verb(store: JobStore) -> None:
         good, bad = [accepted.job for accepted in await store.enqueue(new)]
         events = [event async for event in store.watch(good.id)]
         assert [event.type for event in events] == ["state", "delta", "progress", "state"]
-        assert (await store.wait(good.id, timeout_s=10)).result == {"done": True}
-        assert (await store.wait(bad.id, timeout_s=10)).state is JobState.FAILED
+        assert (await store.wait(good.id, timeout_s=30)).result == {"done": True}
+        assert (await store.wait(bad.id, timeout_s=30)).state is JobState.FAILED
         worker.stop()
     assert not (await store.enqueue(new[:1]))[0].created
     assert (await store.retry(bad.id)).state is JobState.QUEUED

@@ -195,7 +195,7 @@ async def test_several_processes_write_at_once(file: Path) -> None:
                 await store.finish([(job.id, job.attempt, Outcome()) for job in jobs])
                 if not jobs:
                     bell.rung.clear()
-                    await asyncio.wait_for(bell.rung.wait(), 20)
+                    await asyncio.wait_for(bell.rung.wait(), 50)
         assert [await asyncio.to_thread(other.wait) for other in others] == [0, 0]
         assert await store.count(JobFilter(states=frozenset({JobState.SUCCEEDED}))) == 100
 

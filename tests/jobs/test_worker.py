@@ -199,10 +199,10 @@ async def test_questions_never_wait_behind_documents(store: JobStore) -> None:
 
 
 async def test_a_blocked_event_loop_keeps_its_leases(make_store: Any) -> None:
-    store = await make_store(lease_s=0.3)
+    store = await make_store(lease_s=1.0)
 
     async def block(context: JobContext) -> JSON:
-        time.sleep(1.0)  # noqa: ASYNC251 (the fault under test)
+        time.sleep(2.0)  # noqa: ASYNC251 (the fault under test)
         return context.attempt
 
     async with working(store, {"work": block}, sweep_s=0.05):

@@ -1,4 +1,7 @@
-"""A worker process: `python worker_process.py URL LEDGER [LEASE_S]`. Every attempt leaves lines in the ledger."""
+"""A worker process: `python worker_process.py URL LEDGER [LEASE_S]`. Every attempt leaves lines in the ledger.
+
+A job's payload may say how many `seconds` it takes, and which attempt is `stuck` for ever.
+"""
 
 import asyncio
 import os
@@ -19,6 +22,8 @@ async def main(url: str, ledger: str, lease_s: str = "1.0") -> None:
 
     async def work(context: JobContext) -> JSON:
         note(context, "begun")
+        if context.job.payload.get("stuck") == context.attempt:
+            await asyncio.Event().wait()
         await asyncio.sleep(context.job.payload.get("seconds", 0))
         note(context, "done")
         return context.attempt
