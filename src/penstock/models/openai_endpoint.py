@@ -6,7 +6,7 @@ import itertools
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from penstock.errors import ProviderError
@@ -191,7 +191,7 @@ class Endpoint:
         by = first_by
         try:
             while not parser.done and (piece := await self._piece(reply, parser, by, deadline)) is not None:
-                for delta in parser.feed(piece):
+                if (delta := _joined(parser.feed(piece))) is not None:
                     yield delta
                     by = min(deadline, _now() + self._options.idle_s)
                 if parser.finished:
@@ -207,8 +207,7 @@ class Endpoint:
     async def _piece(self, reply: Reply, parser: ReplyParser, by: float, deadline: float) -> bytes | None:
         """The next piece of the body; None where it fails to come and is not needed any more."""
         try:
-            async with asyncio.timeout_at(by):
-                return await reply.read()
+            return await reply.read(by=by)
         except TimeoutError as exc:
             failure: Failure = self._late(begun=parser.begun, over=by >= deadline)
             cause: Exception = exc
@@ -222,9 +221,9 @@ class Endpoint:
     async def _finish(self, reply: Reply) -> None:
         """Reads the end of the body's framing, without which the connection could not be used again."""
         with contextlib.suppress(TimeoutError, BrokenReply):
-            async with asyncio.timeout(_CLOSE_S):
-                while await reply.read():
-                    pass
+            by = _now() + _CLOSE_S
+            while await reply.read(by=by):
+                pass
 
     def _late(self, *, begun: bool, over: bool) -> Failure:
         if over:
@@ -234,6 +233,13 @@ class Endpoint:
         else:
             text = f"did not say a word within {self._options.first_token_s:g} s"
         return Failure(f"{self._who} {text}.", code="provider_timeout", again=False)
+
+
+def _joined(deltas: Sequence[Delta]) -> Delta | None:
+    """What came together goes on together."""
+    if len(deltas) < 2:
+        return deltas[0] if deltas else None
+    return Delta(text="".join(delta.text for delta in deltas), model=deltas[-1].model)
 
 
 def _now() -> float:

@@ -1,6 +1,6 @@
 """The stream of a chat completion: bytes to pieces of text, refusing everything that is not a whole reply. No I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import msgspec
 
@@ -62,6 +62,7 @@ class ReplyParser:
         self._finish: Finish | None = None
         self._usage: Usage | None = None
         self._model = ""
+        self._error: ProviderError | None = None
         self.done = False
 
     @property
@@ -69,24 +70,32 @@ class ReplyParser:
         """The finish reason has come: the text is whole."""
         return self._finish is not None
 
-    def feed(self, piece: bytes) -> Iterator[Delta]:
+    def feed(self, piece: bytes) -> Sequence[Delta]:
         """The deltas of the lines that `piece` completes; an empty piece is the body's end.
 
-        A piece of thinking gives a delta without text, so that a reader sees that the model is at work.
+        A piece of thinking gives a delta without text, so that a reader sees that the model is at work. What is wrong
+        after a delta is raised by `end`; nothing more need be fed then.
         """
         self._bytes += len(piece)
         *lines, self._rest = (self._rest + (piece or b"\n")).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:") and not self.done:
-                yield from self._event(line[5:].strip())
+        deltas: list[Delta] = []
+        try:
+            for line in lines:
+                if line.startswith(b"data:") and not self.done:
+                    self._event(line[5:].strip(), deltas)
+            self._check_size()
+        except ProviderError as exc:
+            if not deltas:
+                raise
+            self._error = exc
+            self.done = True
         self.done = self.done or not piece
-        if len(self._rest) > self._max_line_bytes:
-            raise _bad_reply(f"a line of more than {self._max_line_bytes} bytes")
-        if self._bytes > self._max_bytes:
-            raise _bad_reply(f"more than {self._max_bytes} bytes")
+        return deltas
 
     def end(self) -> Delta:
         """The last delta of a whole reply."""
+        if self._error is not None:
+            raise self._error
         if self._finish is None:
             text = "a stream that ended before the reply did"
             raise ProviderError(text, code="stream_truncated", retryable=True)
@@ -94,7 +103,13 @@ class ReplyParser:
             raise _bad_reply("a reply without any text")
         return Delta(finish=self._finish, usage=self._usage, model=self._model)
 
-    def _event(self, data: bytes) -> Iterator[Delta]:
+    def _check_size(self) -> None:
+        if len(self._rest) > self._max_line_bytes:
+            raise _bad_reply(f"a line of more than {self._max_line_bytes} bytes")
+        if self._bytes > self._max_bytes:
+            raise _bad_reply(f"more than {self._max_bytes} bytes")
+
+    def _event(self, data: bytes, deltas: list[Delta]) -> None:
         if data in {b"[DONE]", b""}:
             self.done = data != b""
             return
@@ -103,15 +118,15 @@ class ReplyParser:
         if chunk.usage:
             prompt, completion = chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0
             self._usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
-        for choice in (chunk.choices or ())[:1]:
-            yield from self._choice(choice)
+        if chunk.choices:
+            self._choice(chunk.choices[0], deltas)
 
-    def _choice(self, choice: _Choice) -> Iterator[Delta]:
-        words = choice.delta or _Words()
-        if words.content or words.reasoning_content:
+    def _choice(self, choice: _Choice, deltas: list[Delta]) -> None:
+        words = choice.delta
+        if words and (words.content or words.reasoning_content):
             self.begun = True
             self._said = self._said or bool(words.content)
-            yield Delta(text=words.content or "", model=self._model)
+            deltas.append(Delta(text=words.content or "", model=self._model))
         if choice.finish_reason:
             self._finish = _finish(choice.finish_reason)
 
