@@ -5,6 +5,7 @@ The last line is `lost=… doubled=… stuck=… slowest_recovery_s=…`; the ex
 
 import argparse
 import asyncio
+import os
 import random
 import shutil
 import signal
@@ -53,7 +54,8 @@ async def run(chosen: argparse.Namespace, seed: int, folder: Path) -> list[Tally
                 found = [Tally(case=name, what="the case broke down", problems=[repr(exc)])]
             for tally in found:
                 tell(tally)
-            print(f"     ({time.monotonic() - started:.0f} s)", flush=True)
+            busy = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+            print(f"     ({time.monotonic() - started:.0f} s, {busy})", flush=True)
             tallies += found
     return tallies
 

@@ -144,23 +144,27 @@ class Serve:
         return self._process.pid
 
     def children(self) -> dict[str, int]:
-        """Process ids by role, from the system."""
-        found = {}
+        """Process ids by role, from the system. Of two workers the younger one is the standby."""
+        found = []
         for folder in Path("/proc").iterdir():
             try:
                 words = (folder / "cmdline").read_bytes().split(b"\0")
-                parent = int((folder / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
+                fields = (folder / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+                if int(fields[1]) == self.pid and b"--supervised" in words and fields[0] != "Z":
+                    found.append((int(fields[19]), words[3].decode(), int(folder.name)))
             except (OSError, ValueError, IndexError):
                 continue
-            if parent == self.pid and b"--supervised" in words:
-                found[words[3].decode()] = int(folder.name)
-        return found
+        roles: dict[str, int] = {}
+        for _, role, pid in sorted(found):
+            roles["standby" if role in roles else role] = pid
+        return roles
 
-    def kill(self, role: str) -> float:
-        """`kill -9`; the moment of it. Nothing happens while the role is being started anyway."""
+    def kill(self, role: str) -> list[float]:
+        """`kill -9`; the moment of it, or none where there is no such process just now."""
         with suppress(KeyError, ProcessLookupError):
             os.kill(self.children()[role], signal.SIGKILL)
-        return time.time()
+            return [time.time()]
+        return []
 
     def kill_everything(self) -> float:
         """As a power cut would: the supervisor first, so that it restarts nothing."""

@@ -16,6 +16,7 @@ from chaos.cases import (
     poison,
     redis_faults,
     replace,
+    standby,
     stop,
     submit,
     two_workers,
@@ -27,6 +28,7 @@ Case: TypeAlias = Callable[[Arena], Awaitable[list[Tally]]]
 CASES: Mapping[str, Case] = {
     "1": crash_points.run,
     "1b": two_workers.run,
+    "1e": standby.run,
     "2": submit.run_killed_api,
     "5": frozen.run,
     "6": clock.run,

@@ -63,7 +63,7 @@ async def kill_served(arena: Arena, house: Serve, deaths: list[float], ends: flo
             victim = arena.rng.choice(["worker", "worker", "api"])
             at = house.kill(victim)
             if victim == "worker":
-                deaths.append(at)
+                deaths += at
 
 
 async def crewed(arena: Arena, count: int) -> Tally:

@@ -38,7 +38,7 @@ async def on(arena: Arena, engine: Engine) -> Tally:
 
     async def kill() -> None:
         await asyncio.sleep(arena.rng.uniform(0.5, 2.5))
-        deaths.append(house.kill("worker"))
+        deaths.extend(house.kill("worker"))
 
     await asyncio.gather(kill(), *(act(number) for number in range(count)))
     await desk.judge(tally, {note(number)["name"]: None for number in final}, [], deaths, WITHIN_S)

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-
 READY_LINE = b"ready\n"
 """What a supervised process writes to its stdout once it can do its work."""
 GO_LINE = b"go\n"
