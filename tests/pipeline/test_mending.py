@@ -40,7 +40,7 @@ async def test_a_lost_folder_is_rebuilt(house: House, tmp_path: Path) -> None:
     jobs = await house.jobs.lease("wrk", kinds=["reindex"], n=9)
     assert len(jobs) == 1
     reindexer = Reindexer(
-        house.ledger, house.index, house.writer, cast(ModelPool, OneModel(house.embedder)), house.cache
+        house.ledger, house.index, house.writer, cast(ModelPool, OneModel(house.embedder)), house.cache, house.pictures
     )
     assert (await reindexer.reindex(str(jobs[0].payload["generation_id"]), 6, report)).switched
     assert await found(house) == 6

@@ -36,7 +36,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 def reindexer(house: House) -> Reindexer:
     pool = cast(ModelPool, OneModel(house.embedder))
-    return Reindexer(house.ledger, house.index, house.writer, pool, house.cache)
+    return Reindexer(house.ledger, house.index, house.writer, pool, house.cache, house.pictures)
 
 
 def upkeep(house: House) -> Upkeep:
@@ -197,7 +197,9 @@ class Longer(CountingEmbedder):
 async def test_another_model_of_other_dimensions_takes_over(house: House, tmp_path: Path) -> None:
     pool = cast(ModelPool, OneModel(Longer(tmp_path / "other", "longer")))
     new = await begun(house, model="longer")
-    result = await Reindexer(house.ledger, house.index, house.writer, pool, house.cache).reindex(new, 40, report)
+    result = await Reindexer(house.ledger, house.index, house.writer, pool, house.cache, house.pictures).reindex(
+        new, 40, report
+    )
     assert result.switched
     assert (await house.ledger.get_collection("default", "default")).options.embedding_model == "longer"
     twice = (np.concatenate([vector_of("x")] * 2) / np.sqrt(2)).astype(np.float32)
@@ -210,7 +212,7 @@ async def test_a_collection_moves_to_another_engine_and_back(house: House) -> No
     other = open_index("memory://")
     async with RoutedIndex(house.index, {"other": other}) as routed, IndexWriter(routed) as writer:
         pool = cast(ModelPool, OneModel(house.embedder))
-        moving = Reindexer(house.ledger, routed, writer, pool, house.cache)
+        moving = Reindexer(house.ledger, routed, writer, pool, house.cache, house.pictures)
         new = await begun(house, engine="other")
         assert new.startswith("other.idx_")
         assert (await moving.reindex(new, 40, report)).switched

@@ -32,6 +32,7 @@ from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.ingest import IngestOptions, Ingestor
 from penstock.pipeline.intake import IntakeOptions
 from penstock.pipeline.parsing import ParserPool
+from penstock.pipeline.picture_index import PictureIndexer
 from penstock.pipeline.pictures import Pictures
 from penstock.pipeline.reindex import Reindexer
 from penstock.pipeline.requests import Kind
@@ -93,10 +94,18 @@ async def _work(
         open_engines(settings) as engines,
         open_sources(services) as sources,
     ):
+        pictures = make_picture_indexer(services, engines)
         gatherer = Gatherer(services.ledger, services.jobs, sources)
-        reindexer = Reindexer(services.ledger, engines.index, engines.writer, engines.models, engines.cache)
+        reindexer = Reindexer(
+            services.ledger,
+            engines.index,
+            engines.writer,
+            engines.models,
+            engines.cache,
+            pictures,
+        )
         handlers = {
-            **make_handlers(services, engines).by_kind(),
+            **make_handlers(services, engines, pictures).by_kind(),
             Kind.BATCH: gatherer.handle,
             Kind.REINDEX: reindexer.handle,
         }
@@ -132,7 +141,7 @@ class Engines:
 
     models: ModelPool
     loading: asyncio.Task[None]
-    """The models' preload, which began when they were opened."""
+    """Of the models and of the parsers, which began when they were opened."""
     index: IndexStore
     writer: IndexWriter
     parsers: ParserPool
@@ -145,10 +154,11 @@ class Engines:
 
 @asynccontextmanager
 async def open_engines(settings: Settings) -> AsyncIterator[Engines]:
-    """Opens them. The models begin to load meanwhile: to import an index engine takes as long as to compile one."""
+    """Opens them. Models and parsers begin to load meanwhile: to import an index engine takes as long as that."""
     async with AsyncExitStack() as stack:
         models = await stack.enter_async_context(ModelPool(settings.models, registry=prometheus_client.REGISTRY))
-        loading = asyncio.create_task(models.preload(), name="preload")
+        parsers = await stack.enter_async_context(ParserPool(settings.parsing))
+        loading = asyncio.create_task(_load(models, parsers), name="load")
         stack.push_async_callback(_end, loading)
         index = await stack.enter_async_context(await _off_the_loop(lambda: make_index(settings)))
         cache = await stack.enter_async_context(open_cache(settings.cache_url, settings.cache))
@@ -159,12 +169,16 @@ async def open_engines(settings: Settings) -> AsyncIterator[Engines]:
             loading=loading,
             index=index,
             writer=await stack.enter_async_context(IndexWriter(index)),
-            parsers=await stack.enter_async_context(ParserPool(settings.parsing)),
+            parsers=parsers,
             cache=await stack.enter_async_context(ContentCache(cache, settings.cache.ttl_s)),
             generator=generator,
             reader=vision or (generator if generator and generator.sees else None),
             drawers=await stack.enter_async_context(settings.images.parser_pool()),
         )
+
+
+async def _load(models: ModelPool, parsers: ParserPool) -> None:
+    await asyncio.gather(models.preload(), parsers.prewarm())
 
 
 async def _off_the_loop(make: Callable[[], IndexStore]) -> IndexStore:
@@ -184,7 +198,7 @@ async def _open_generator(stack: AsyncExitStack, options: GeneratorOptions) -> G
     return await stack.enter_async_context(OpenAIGenerator(options)) if options.configured else None
 
 
-def make_handlers(services: Services, engines: Engines) -> Handlers:
+def make_handlers(services: Services, engines: Engines, pictures: PictureIndexer) -> Handlers:
     """The pipeline over these services and engines."""
     return Handlers(
         ledger=services.ledger,
@@ -193,7 +207,8 @@ def make_handlers(services: Services, engines: Engines) -> Handlers:
             blobs=services.blobs,
             index=engines.index,
             writer=engines.writer,
-            parsers=DocumentReader(engines.parsers, engines.reader, services.settings.images.limits),
+            parsers=pictures.reader,
+            pictures=pictures,
             models=engines.models,
             cache=engines.cache,
             options=IngestOptions(),
@@ -201,6 +216,18 @@ def make_handlers(services: Services, engines: Engines) -> Handlers:
         retriever=Retriever(services.ledger, engines.index, engines.models),
         answerer=Answerer(engines.generator, services.settings.answer, reader=engines.reader),
         pictures=Pictures(services.blobs, engines.drawers, engines.reader, services.settings.images),
+    )
+
+
+def make_picture_indexer(services: Services, engines: Engines) -> PictureIndexer:
+    """What embeds the pictures in documents; its `reader` reads the documents as well."""
+    return PictureIndexer(
+        blobs=services.blobs,
+        index=engines.index,
+        writer=engines.writer,
+        reader=DocumentReader(engines.parsers, engines.reader, services.settings.images, engines.cache),
+        models=engines.models,
+        cache=engines.cache,
     )
 
 
@@ -226,7 +253,7 @@ def open_sources(services: Services) -> Sources:
 
 async def warm(services: Services, engines: Engines, started: Callable[[], None]) -> Sequence[str]:
     """Loads everything that the first job would else have to wait for; returns the names of the models."""
-    await asyncio.gather(engines.loading, engines.parsers.prewarm())
+    await engines.loading
     if engines.reader:
         await engines.drawers.prewarm()
     retriever = Retriever(services.ledger, engines.index, engines.models)

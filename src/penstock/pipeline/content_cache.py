@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 PASSAGES = "passages"
 VECTORS = "vectors"
+CAPTIONS = "captions"
 """Namespaces, and labels of the cache's metrics."""
 
 FLUSH_S = 0.25
@@ -63,8 +64,8 @@ class ContentCache:
             return None
 
     def keep_passages(self, key: str, chunked: Chunked) -> None:
-        """Not kept is what has no passages, or pages that nobody could read: another time they may be read."""
-        if chunked.pieces and not chunked.unread:
+        """Not kept is what has no passages, or something that nobody could read: another time it may be read."""
+        if chunked.pieces and chunked.complete and not chunked.unread:
             self._keep(PASSAGES, {key: _encode(chunked)})
 
     async def vectors(self, keys: Sequence[str], dimensions: int) -> Mapping[str, NDArray[np.float32]]:
@@ -74,6 +75,14 @@ class ContentCache:
 
     def keep_vectors(self, keys: Sequence[str], vectors: Vectors) -> None:
         self._keep(VECTORS, {key: vector.tobytes() for key, vector in zip(keys, vectors, strict=True)})
+
+    async def caption(self, key: str) -> str | None:
+        """What was kept under a `caption_key`."""
+        found = await self._cache.get_many(CAPTIONS, [key])
+        return found[key].decode(errors="replace") if found else None
+
+    def keep_caption(self, key: str, text: str) -> None:
+        self._keep(CAPTIONS, {key: text.encode()})
 
     def _keep(self, namespace: str, items: Mapping[str, bytes]) -> None:
         size = sum(map(len, items.values()))
@@ -112,10 +121,19 @@ class ContentKeys:
         """Of passages: the model's name, files, precision and size of vectors are part of them."""
         return [self._vector(text) for text in texts]
 
+    def pictures(self, sha256: str, numbers: Sequence[int]) -> list[str]:
+        """Of the pictures in a document, by their numbers."""
+        return [self._vector(f"picture {number} of {sha256}") for number in numbers]
+
     def _vector(self, text: str) -> str:
         digest = self._model.copy()
         digest.update(text.encode())
         return digest.hexdigest()
+
+
+def caption_key(picture_sha256: str, model: str, prompt: str, tokens: int) -> str:
+    """Of a picture in a document: the model that describes it, and what that is told, are part of it."""
+    return _digest(_encode([picture_sha256, model, prompt, tokens]))
 
 
 def _files(embedder: Embedder) -> list[tuple[str, int, int]]:

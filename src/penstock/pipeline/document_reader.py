@@ -1,17 +1,23 @@
-"""Documents to passages, their pictures read too: by tesseract in the parser, else by a model that looks at them."""
+"""Documents to passages, their pictures looked at too: read by tesseract in the parser, else by a model that sees them;
+found for an image model, and described in a few words, where the collection asks for that."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from penstock.errors import ParseError, ProviderError
 from penstock.models.generator import Generator, Picture
 from penstock.models.vision import read_picture
 from penstock.pipeline import media
+from penstock.pipeline.captions import Captioner
+from penstock.pipeline.content_cache import ContentCache
 from penstock.pipeline.parsing import Chunked, ChunkingRequest, ParserPool
 from penstock.pipeline.parsing.ocr import installed_languages
-from penstock.pipeline.parsing.records import PictureLimits
+from penstock.pipeline.parsing.records import FoundPicture, PictureSpot
+from penstock.pipeline.picture_shelf import PictureShelf
+from penstock.pipeline.pictures import ImageOptions
 from penstock.pipeline.prompts import load_prompt
+from penstock.types import CollectionOptions
 
 UNREADABLE = (
     "The document is a picture, or all its pages are, and nothing here can read those. Install tesseract where the "
@@ -20,41 +26,102 @@ UNREADABLE = (
 )
 CUT_NOTE = "What the model read on page {} was cut off at its token limit."
 UNREAD_NOTE = "{} pages are pictures that were not read."
+ONLY_SEEN_NOTE = "Nothing here could read the picture: it is found by what it shows alone."
+UNSEEN_NOTE = "The pictures in it could not be looked at: {}"
 
-_WITH_PICTURES = media.IMAGES | {media.PDF}
+_WITH_SCANS = media.IMAGES | {media.PDF}
 _TRANSCRIPT_TOKENS = 4096
 _PAGES_AT_ONCE = 4
 _MAX_PAGES = 200
 _TASK = "Write down what this image holds."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a collection wants of the pictures in a document: to find them, to have them described.
+
+    With the `sha256` of the document's bytes they are kept at hand for whoever asks for `pictures` next.
+    """
+
+    find: bool = False
+    captions: bool = False
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, options: CollectionOptions, sha256: str = "") -> "Look":
+        return cls(find=options.image_model is not None, captions=options.captions, sha256=sha256)
+
+
 class DocumentReader:
     """A parser pool and, where there is one, a model (`reader`) that sees the pictures which the pool left unread."""
 
-    def __init__(self, parsers: ParserPool, reader: Generator | None, limits: PictureLimits) -> None:
+    def __init__(
+        self, parsers: ParserPool, reader: Generator | None, options: ImageOptions, cache: ContentCache | None = None
+    ) -> None:
         self._parsers = parsers
         self._reader = reader
-        self._limits = limits
+        self._options = options
+        self._captioner = Captioner(reader, options, cache)
+        self._shelf = PictureShelf()
 
-    def identity(self, media_type: str) -> str:
-        """What decides about a document's text beside its bytes."""
+    def identity(self, media_type: str, look: Look | None = None) -> str:
+        """What decides about a document's passages and pictures beside its bytes."""
         identity = self._parsers.identity(media_type)
-        if media_type not in _WITH_PICTURES:
-            return identity
-        seen_by = self._reader.model if self._reader else "nobody"
-        return f"{identity} tesseract {'+'.join(sorted(installed_languages()))} seen by {seen_by}"
+        if media_type in _WITH_SCANS:
+            seen_by = self._reader.model if self._reader else "nobody"
+            identity = f"{identity} tesseract {'+'.join(sorted(installed_languages()))} seen by {seen_by}"
+        if look and (look.find or look.captions) and media_type in media.WITH_PICTURES:
+            identity = f"{identity} pictures {self._options.min_side} {self._options.per_document}"
+            identity += f" {self._captioner.identity}" if look.captions else ""
+        return identity
 
-    async def parse_and_chunk(self, data: bytes, *, name: str, media_type: str, chunking: ChunkingRequest) -> Chunked:
-        """The passages of a document. Raises what the pool raises, `ProviderError`, and `ParseError` (`needs_ocr`)."""
+    async def parse_and_chunk(
+        self, data: bytes, *, name: str, media_type: str, chunking: ChunkingRequest, look: Look | None = None
+    ) -> Chunked:
+        """The passages of a document, and where it has pictures, if somebody wants to `look` for them.
+
+        Raises what the pool raises, `ProviderError`, and `ParseError` (`needs_ocr`).
+        """
         chunked = await self._parsers.parse_and_chunk(data, name=name, media_type=media_type, chunking=chunking)
+        told: Mapping[int, str] = {}
+        notes: tuple[str, ...] = ()
         if chunked.unread and self._reader:
             told, notes = await self._transcribe(self._reader, data, media_type, chunked)
             chunked = await self._parsers.parse_and_chunk(
                 data, name=name, media_type=media_type, chunking=chunking, transcripts=told
             )
-        else:
-            notes = ()
-        return self._checked(chunked, notes)
+        if look and (look.find or look.captions):
+            # What a model was shown as a whole page or image, it has described already.
+            captions = look.captions and not (told and media_type in media.IMAGES)
+            chunked = await self._look(chunked, data, name, media_type, replace(look, captions=captions))
+        return self._checked(chunked, notes, seen=bool(look and look.find and chunked.pictures))
+
+    async def pictures(self, data: bytes, *, name: str, media_type: str, sha256: str = "") -> Sequence[FoundPicture]:
+        """The pictures in a document, by their numbers in `Chunked.pictures`. Raises what the pool raises.
+
+        `sha256` of its bytes: those that were found a moment ago, while it was parsed, are not looked for again.
+        """
+        return self._shelf.take(sha256) or await self._parsers.find_pictures(
+            data, name=name, media_type=media_type, search=self._options.search
+        )
+
+    async def _look(self, chunked: Chunked, data: bytes, name: str, media_type: str, look: Look) -> Chunked:
+        try:
+            found = await self.pictures(data, name=name, media_type=media_type)
+        except ParseError as exc:
+            return replace(chunked, notes=(*chunked.notes, UNSEEN_NOTE.format(exc.message)), complete=False)
+        spots = [PictureSpot(number=one.number, page=one.page) for one in found]
+        if look.find and look.sha256:
+            self._shelf.put(look.sha256, found)
+        if not look.captions:
+            return replace(chunked, pictures=tuple(spots))
+        told = await self._captioner.describe(found, " ".join(piece.text for piece in chunked.pieces[:3]))
+        return replace(
+            chunked,
+            pictures=tuple(replace(spot, caption=told.texts.get(spot.number, "")) for spot in spots),
+            notes=(*chunked.notes, *told.notes),
+            complete=chunked.complete and not told.notes,
+        )
 
     async def _transcribe(
         self, reader: Generator, data: bytes, media_type: str, chunked: Chunked
@@ -66,7 +133,7 @@ class DocumentReader:
 
         async def transcribe(page: int) -> None:
             async with turns:
-                drawn = await self._parsers.redraw(data, limits=self._limits, media_type=media_type, page=page)
+                drawn = await self._parsers.redraw(data, limits=self._options.limits, media_type=media_type, page=page)
                 picture = Picture(data=drawn.data, media_type=drawn.media_type)
                 system = load_prompt("transcribe", "en")
                 reading = await read_picture(reader, picture, system=system, task=_TASK, max_tokens=_TRANSCRIPT_TOKENS)
@@ -82,9 +149,12 @@ class DocumentReader:
             raise errors.exceptions[0] from None
         return told, tuple(notes)
 
-    def _checked(self, chunked: Chunked, notes: tuple[str, ...]) -> Chunked:
+    def _checked(self, chunked: Chunked, notes: tuple[str, ...], *, seen: bool) -> Chunked:
+        """`seen`: an image model looks at its pictures, so that it is found even if nobody can read it."""
         if chunked.unread and not chunked.pieces and not self._reader and not installed_languages():
-            raise ParseError(UNREADABLE, code="needs_ocr")
+            if not seen:
+                raise ParseError(UNREADABLE, code="needs_ocr")
+            notes = (*notes, ONLY_SEEN_NOTE)
         if chunked.unread and chunked.pieces:
             notes = (*notes, UNREAD_NOTE.format(len(chunked.unread)))
         return replace(chunked, notes=(*chunked.notes, *notes)) if notes else chunked

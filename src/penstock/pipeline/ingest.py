@@ -12,18 +12,19 @@ from dataclasses import dataclass
 
 from penstock.blobs.base import BlobStore
 from penstock.errors import Unavailable
-from penstock.ids import chunk_id
 from penstock.ledger.base import Ledger, VersionWork
 from penstock.models.pool import ModelPool
 from penstock.pipeline.chunking import chunker_version
+from penstock.pipeline.chunks import make_chunks
 from penstock.pipeline.content_cache import ContentCache
-from penstock.pipeline.document_reader import DocumentReader
+from penstock.pipeline.document_reader import DocumentReader, Look
 from penstock.pipeline.index_writer import IndexWriter
-from penstock.pipeline.parsing import Chunked, ChunkingRequest, ParserPool
+from penstock.pipeline.parsing import Chunked, ChunkingRequest
 from penstock.pipeline.passage_vectors import PassageVectors
 from penstock.pipeline.passages import passage_text
+from penstock.pipeline.picture_index import PictureIndexer
 from penstock.stores.base import IndexRow, IndexStore
-from penstock.types import JSON, Chunk, DocumentStatus
+from penstock.types import JSON, Chunk, CollectionOptions, DocumentStatus
 
 SPECIAL_TOKENS = 2
 """What a BERT-like model adds to each text: a mark at its start and one at its end."""
@@ -92,7 +93,8 @@ class Ingestor:
         blobs: BlobStore,
         index: IndexStore,
         writer: IndexWriter,
-        parsers: ParserPool | DocumentReader,
+        parsers: DocumentReader,
+        pictures: PictureIndexer,
         models: ModelPool,
         cache: ContentCache,
         options: IngestOptions,
@@ -105,6 +107,7 @@ class Ingestor:
         self._models = models
         self._cache = cache
         self._vectors: dict[str, PassageVectors] = {}
+        self._pictures = pictures
         self._options = options
         self._parsing = asyncio.Semaphore(options.parallel_parses)
         self._room = Room(options.chunks_in_flight)
@@ -118,7 +121,7 @@ class Ingestor:
             return Ingested(live=False)
         vectors = await self._vectors_by(work.collection.options.embedding_model)
         chunked, parsed = await self._passages(work, vectors, report)
-        chunks = _chunks(work, chunked)
+        chunks = make_chunks(work, chunked, vectors.embedder)
         live, embedded = await self._show(work, chunked, chunks, report)
         if not live:
             return Ingested(live=False)  # what was indexed is garbage now, says the ledger
@@ -133,10 +136,15 @@ class Ingestor:
         """
         written, embedded = set[str](), 0
         while True:
-            for index_id, model in _places(work).items():
+            for index_id, options in _places(work).items():
                 if index_id not in written:
-                    vectors = await self._vectors_by(model)
-                    embedded += await self._index_chunks(work, index_id, chunks, vectors, report)
+                    vectors = await self._vectors_by(options.embedding_model)
+                    passages = [chunk for chunk in chunks if chunk.kind != "picture"]
+                    embedded += await self._index_chunks(work, index_id, passages, vectors, report)
+                    pictures = chunks[len(passages) :]
+                    if pictures and options.image_model:
+                        await report("embed", len(passages), len(chunks))
+                        embedded += await self._pictures.write(index_id, options.image_model, work, pictures)
                     written.add(index_id)
             try:
                 live = await self._ledger.finish_version(
@@ -172,20 +180,21 @@ class Ingestor:
             overlap=options.chunk_overlap,
             tokenizer_file=str(embedder.tokenizer_file),
         )
-        readers = f"{self._parsers.identity(work.media_type)} {chunker_version(options.chunker)}"
+        look = Look.of(options, work.sha256)
+        readers = f"{self._parsers.identity(work.media_type, look)} {chunker_version(options.chunker)}"
         key = vectors.keys.passages(work.sha256, work.media_type, readers, chunking)
         if known := await self._cache.passages(key):
             return known, False
-        chunked = await self._parse(work, chunking, report)
+        chunked = await self._parse(work, chunking, look, report)
         self._cache.keep_passages(key, chunked)
         return chunked, True
 
-    async def _parse(self, work: VersionWork, chunking: ChunkingRequest, report: ReportProgress) -> Chunked:
+    async def _parse(self, work: VersionWork, chunking: ChunkingRequest, look: Look, report: ReportProgress) -> Chunked:
         async with self._parsing:
             await report("parse", 0, 1)
             data = await self._blobs.get(work.sha256)
             return await self._parsers.parse_and_chunk(
-                data, name=work.name, media_type=work.media_type, chunking=chunking
+                data, name=work.name, media_type=work.media_type, chunking=chunking, look=look
             )
 
     async def _index_chunks(
@@ -212,11 +221,11 @@ class Ingestor:
         return embedded
 
 
-def _places(work: VersionWork) -> dict[str, str]:
-    """Where in the index the version must be, and the embedding model of each place."""
-    places = {work.collection.index_id: work.collection.options.embedding_model}
+def _places(work: VersionWork) -> dict[str, CollectionOptions]:
+    """Where in the index the version must be, and what makes the vectors of each place."""
+    places = {work.collection.index_id: work.collection.options}
     if work.building is not None:
-        places[work.building.id] = work.building.options.embedding_model
+        places[work.building.id] = work.building.options
     return places
 
 
@@ -239,22 +248,3 @@ async def index_window(
     ]
     await writer.write(index_id, rows)
     return found.computed
-
-
-def _chunks(work: VersionWork, chunked: Chunked) -> list[Chunk]:
-    return [
-        Chunk(
-            id=chunk_id(work.version_id, position),
-            document_id=work.document_id,
-            version_id=work.version_id,
-            collection_id=work.collection.id,
-            position=position,
-            text=piece.text,
-            start=piece.start,
-            end=piece.end,
-            tokens=piece.tokens,
-            page=piece.page,
-            headings=piece.headings,
-        )
-        for position, piece in enumerate(chunked.pieces)
-    ]

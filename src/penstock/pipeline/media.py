@@ -58,6 +58,8 @@ SUPPORTED = frozenset(EXTENSIONS.values())
 IMAGES = frozenset({PNG, JPEG, WEBP, TIFF, GIF, BMP})
 OFFICE_XML = frozenset({DOCX, PPTX, XLSX})
 ZIPPED = OFFICE_XML | {ODT, EPUB}
+WITH_PICTURES = IMAGES | {PDF, DOCX, PPTX}
+"""In which pictures are looked for."""
 TEXTUAL = frozenset({TEXT, MARKDOWN, CSV, JSON, HTML, EML})
 SUPPORTED_NAMES = "PDF, DOCX, PPTX, XLSX, ODT, EPUB, RTF, EML, HTML, Markdown, CSV, JSON, plain text, and images (PNG, JPEG, WEBP, TIFF, GIF, BMP)"  # noqa: E501
 

@@ -7,6 +7,7 @@ from penstock.jobs.base import JobStore
 from penstock.ledger.base import Ledger
 from penstock.pipeline.reindexing import start_reindex
 from penstock.stores.base import IndexQuery, IndexStore
+from penstock.stores.places import pictures_place
 from penstock.types import Collection
 
 logger = logging.getLogger(__name__)
@@ -34,16 +35,24 @@ class Mender:
         place = collection.index_id or collection.id
         try:
             await self._index.search(place, IndexQuery(k=1, text=PROBE))
-            if await self._index.count(place) >= collection.chunks:
+            if await self._count(collection) >= collection.chunks:
                 return False
             # Rows are written before the ledger counts them, and deleted after: only a fresh look can tell.
             now = await self._ledger.get_collection(collection.tenant, collection.name)
-            return now.index_id == collection.index_id and await self._index.count(place) < now.chunks
+            return now.index_id == collection.index_id and await self._count(now) < now.chunks
         except DataError as exc:
             logger.warning("The index of collection %s cannot be read: %s", collection.name, exc.message)
             return True
         except NotFound:
             return False  # deleted meanwhile
+
+    async def _count(self, collection: Collection) -> int:
+        """A chunk has its row in one place: a picture in that of the pictures, all else in that of the passages."""
+        place = collection.index_id or collection.id
+        rows = await self._index.count(place)
+        if collection.options.image_model is not None:
+            rows += await self._index.count(pictures_place(place))
+        return rows
 
     async def _begin(self, collection: Collection) -> bool:
         try:

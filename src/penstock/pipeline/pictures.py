@@ -9,8 +9,12 @@ from penstock.errors import NotFound, ParseError
 from penstock.models.generator import Generator, Picture
 from penstock.models.vision import Reading, read_picture
 from penstock.pipeline.parsing import ParserPool, ParsingOptions
-from penstock.pipeline.parsing.records import PictureLimits
+from penstock.pipeline.parsing.records import PictureLimits, PictureSearch
 from penstock.pipeline.prompts import describe_prompt, language_of, load_prompt
+
+_INNER_SIDE = 1024
+_INNER_BYTES = 512 * 1024
+"""Of a picture in a document: more than an image model sees, enough to describe it, and many fit into memory."""
 
 
 class ImageOptions(BaseModel):
@@ -26,7 +30,14 @@ class ImageOptions(BaseModel):
         None, description="`image_path` of a question names a file below this; none: switched off"
     )
     describe: bool = Field(True, description="search also for what the vision model says that the image shows")
-    describe_tokens: int = Field(160, ge=16, description="of such a description, at most")
+    describe_tokens: int = Field(160, ge=16, description="of such a description, and of a caption, at most")
+    min_side: int = Field(
+        64, ge=1, description="pictures in documents with a shorter side are passed over: icons, lines"
+    )
+    per_document: int = Field(64, ge=1, le=1000, description="pictures in one document that are looked at, at most")
+    captions_per_document: int = Field(
+        24, ge=1, description="of these, how many the vision model describes, in collections with `captions`"
+    )
     processes: int = Field(
         1, ge=1, le=16, description="that redraw images; documents never wait for them, nor they for documents"
     )
@@ -36,6 +47,12 @@ class ImageOptions(BaseModel):
     @property
     def limits(self) -> PictureLimits:
         return PictureLimits(max_pixels=self.max_pixels, max_side=self.max_side, max_bytes=self.model_bytes)
+
+    @property
+    def search(self) -> PictureSearch:
+        """What is wanted of the pictures in a document that is ingested."""
+        limits = PictureLimits(max_pixels=self.max_pixels, max_side=_INNER_SIDE, max_bytes=_INNER_BYTES)
+        return PictureSearch(limits=limits, min_side=self.min_side, most=self.per_document)
 
     def parser_pool(self) -> ParserPool:
         """Processes of their own: a person who asks does not wait for a folder of scans to be parsed."""

@@ -4,10 +4,12 @@ Documents that arrive meanwhile are written to both places by whoever ingests th
 searchable at the start is all that is left to copy, in order of chunk ids, and a worker that dies is resumed there.
 """
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from penstock.errors import PenstockError
+from penstock.errors import NotFound, PenstockError
 from penstock.jobs.worker import JobContext
 from penstock.ledger.base import Found, Generation, Ledger
 from penstock.models.pool import ModelPool
@@ -15,9 +17,11 @@ from penstock.pipeline.content_cache import ContentCache
 from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.ingest import index_window
 from penstock.pipeline.passage_vectors import PassageVectors
+from penstock.pipeline.picture_index import PictureIndexer
 from penstock.pipeline.requests import ReindexRequest, decode, encode
 from penstock.stores.base import IndexStore
-from penstock.types import JSON
+from penstock.stores.places import places
+from penstock.types import JSON, Chunk
 
 WINDOW_CHUNKS = 512
 
@@ -36,13 +40,20 @@ class Reindexer:
     """One object a worker."""
 
     def __init__(
-        self, ledger: Ledger, index: IndexStore, writer: IndexWriter, models: ModelPool, cache: ContentCache
+        self,
+        ledger: Ledger,
+        index: IndexStore,
+        writer: IndexWriter,
+        models: ModelPool,
+        cache: ContentCache,
+        pictures: PictureIndexer,
     ) -> None:
         self._ledger = ledger
         self._index = index
         self._writer = writer
         self._models = models
         self._cache = cache
+        self._pictures = pictures
 
     async def handle(self, context: JobContext) -> JSON:
         """A job of the kind `reindex`. One that fails for good leaves everything as it was."""
@@ -68,18 +79,34 @@ class Reindexer:
         await self._index.create(generation.id, embedder.info.dimensions)
         done, after = generation.done, generation.cursor
         while page := await self._ledger.scan_chunks(generation.collection_id, after=after, limit=WINDOW_CHUNKS):
-            await index_window(self._writer, generation.id, [(found.chunk, found.metadata) for found in page], vectors)
+            passages = [(found.chunk, found.metadata) for found in page if found.chunk.kind != "picture"]
+            if passages:
+                await index_window(self._writer, generation.id, passages, vectors)
+            await self._index_pictures(generation, page)
             await self._take_back(generation, page)
             done, after = done + len(page), page[-1].chunk.id
             if not await self._ledger.generations.move(generation.id, after, done):
                 break  # given up: the switch will say so
             await report("index", done, max(chunks, done))
-        await self._index.optimise(generation.id)
+        for place in places(generation.id):
+            await self._index.optimise(place)
         return done
+
+    async def _index_pictures(self, generation: Generation, page: Sequence[Found]) -> None:
+        model = generation.options.image_model
+        by_version = defaultdict[str, list[Chunk]](list)
+        for found in page:
+            if model is not None and found.chunk.kind == "picture":
+                by_version[found.chunk.version_id].append(found.chunk)
+        for version_id, chunks in by_version.items():
+            with suppress(NotFound):  # deleted meanwhile
+                work = await self._ledger.get_version(version_id)
+                await self._pictures.write(generation.id, model or "", work, chunks)
 
     async def _take_back(self, generation: Generation, page: Sequence[Found]) -> None:
         """What was deleted or replaced between the look into the ledger and the write may have been purged before."""
         visible = await self._ledger.get_chunks(generation.collection_id, [found.chunk.id for found in page])
         gone = {found.chunk.version_id for found in page if found.chunk.id not in visible}
         if gone:
-            await self._index.delete(generation.id, version_ids=sorted(gone))
+            for place in places(generation.id):
+                await self._index.delete(place, version_ids=sorted(gone))

@@ -27,6 +27,7 @@ from penstock.pipeline.intake import IntakeOptions, ingest_job
 from penstock.pipeline.mending import Mender
 from penstock.pipeline.reindexing import reindex_job
 from penstock.stores.base import IndexStore
+from penstock.stores.places import places
 from penstock.types import Failure, Job, JobState, Priority
 
 logger = logging.getLogger(__name__)
@@ -118,11 +119,13 @@ class Upkeep:
                 for index_id in one.index_ids:
                     by_place[index_id].append(one.version_id)
             for index_id, version_ids in by_place.items():
-                await self._index.delete(index_id, version_ids=version_ids)
+                for place in places(index_id):
+                    await self._index.delete(place, version_ids=version_ids)
             await self._ledger.forget([one.version_id for one in page])
             purged += len(page)
         for index_id in await self._ledger.generations.retired(older_than_s=self._options.retired_s):
-            await self._index.drop(index_id)
+            for place in places(index_id):
+                await self._index.drop(place)
             await self._ledger.generations.forget(index_id)
         return purged
 

@@ -13,15 +13,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from penstock.blobs import open_blobs
 from penstock.blobs.base import BlobStore
 from penstock.cache import CacheOptions, open_cache
+from penstock.errors import ConfigError
 from penstock.jobs import JobStore, open_store
 from penstock.ledger import Ledger, open_ledger
-from penstock.models.base import Embedder, Lane, ModelInfo, Role, Vectors
+from penstock.models.base import Embedder, ImageEmbedder, Lane, ModelInfo, Role, Vectors
+from penstock.models.generator import Generator
 from penstock.models.pool import ModelPool
 from penstock.pipeline.content_cache import ContentCache
+from penstock.pipeline.document_reader import DocumentReader
 from penstock.pipeline.index_writer import IndexWriter
 from penstock.pipeline.ingest import Ingested, IngestOptions, Ingestor
 from penstock.pipeline.intake import Intake, Upload
 from penstock.pipeline.parsing import ParserPool, ParsingOptions
+from penstock.pipeline.picture_index import PictureIndexer
+from penstock.pipeline.pictures import ImageOptions
 from penstock.stores import IndexStore, open_index
 from penstock.types import Document
 
@@ -81,11 +86,17 @@ def vector_of(text: str) -> Vectors:
 class OneModel:
     """What an ingestor asks of a pool."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, images: ImageEmbedder | None = None) -> None:
         self.model = embedder
+        self.images = images
 
     async def embedder(self, name: str = "default") -> Embedder:  # noqa: ARG002
         return self.model
+
+    async def image_embedder(self, name: str) -> ImageEmbedder:
+        if self.images is None:
+            raise ConfigError(f"There is no image embedder {name!r}.")
+        return self.images
 
 
 async def report(stage: str, done: int, total: int) -> None:
@@ -102,17 +113,37 @@ class House:
     parsers: ParserPool
     cache: ContentCache
     embedder: CountingEmbedder
+    images: ImageEmbedder | None = None
+    vision: Generator | None = None
+    looking: ImageOptions = field(default_factory=ImageOptions)
     options: IngestOptions = field(default_factory=IngestOptions)
 
     @property
+    def pictures(self) -> PictureIndexer:
+        return PictureIndexer(
+            blobs=self.blobs,
+            index=self.index,
+            writer=self.writer,
+            reader=DocumentReader(self.parsers, self.vision, self.looking, self.cache),
+            models=self.models,
+            cache=self.cache,
+        )
+
+    @property
+    def models(self) -> ModelPool:
+        return cast(ModelPool, OneModel(self.embedder, self.images))
+
+    @property
     def ingestor(self) -> Ingestor:
+        pictures = self.pictures
         return Ingestor(
             ledger=self.ledger,
             blobs=self.blobs,
             index=self.index,
             writer=self.writer,
-            parsers=self.parsers,
-            models=cast(ModelPool, OneModel(self.embedder)),
+            parsers=pictures.reader,
+            pictures=pictures,
+            models=self.models,
             cache=self.cache,
             options=self.options,
         )
@@ -125,8 +156,10 @@ class House:
         (accepted,) = await Intake(self.ledger, self.jobs).add("default", collection, [upload])
         return accepted.document
 
-    async def ingest(self, name: str, data: bytes, collection: str = "default") -> Ingested:
-        document = await self.upload(name, data, collection=collection)
+    async def ingest(
+        self, name: str, data: bytes, collection: str = "default", media_type: str = "text/plain"
+    ) -> Ingested:
+        document = await self.upload(name, data, media_type, collection)
         return await self.ingestor.ingest(document.version_id, report)
 
 

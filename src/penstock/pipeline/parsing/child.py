@@ -15,7 +15,15 @@ from penstock.errors import ParseError, PenstockError
 from penstock.pipeline.chunking.chunker import ChunkerCache
 from penstock.pipeline.media import IMAGES, PDF
 from penstock.pipeline.parsing.limits import die_with_parent, forbid_dumps_and_files, limit_memory, rss_bytes
-from penstock.pipeline.parsing.records import Chunked, OcrLimits, ParsedDocument, PictureLimits, PlainPicture
+from penstock.pipeline.parsing.records import (
+    Chunked,
+    FoundPicture,
+    OcrLimits,
+    ParsedDocument,
+    PictureLimits,
+    PictureSearch,
+    PlainPicture,
+)
 from penstock.pipeline.parsing.registry import BUILT_IN, ParserCache
 from penstock.pipeline.parsing.wire import (
     REPLY_LENGTH,
@@ -68,6 +76,8 @@ class DocumentParser:
         try:
             if request.picture is not None:
                 return Reply(picture=_draw(data, request, request.picture), rss_bytes=rss_bytes())
+            if request.search is not None:
+                return Reply(found=_find(data, request.media_type, request.search), rss_bytes=rss_bytes())
             parser = self._parsers.get(request.parser, request.parser_options)
             document = parser.parse(data, request.media_type)
             if request.ocr is not None and request.media_type in _WITH_PICTURES:
@@ -111,6 +121,12 @@ def _draw(data: bytes, request: Request, limits: PictureLimits) -> PlainPicture:
         return pictures.plain_picture(data, limits, frame=request.page)
     with scans.pdf_file(data) as path:
         return pictures.plain_image(scans.rendered(path, request.page, scans.PICTURE_DPI), limits)
+
+
+def _find(data: bytes, media_type: str, search: PictureSearch) -> tuple[FoundPicture, ...]:
+    from penstock.pipeline.parsing.inner_pictures import find_pictures  # noqa: PLC0415 - see above
+
+    return find_pictures(data, media_type, search)
 
 
 def _complete(document: ParsedDocument, data: bytes, request: Request, limits: OcrLimits) -> ParsedDocument:

@@ -2,17 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from penstock.errors import ParseError, Unavailable
-from penstock.pipeline.media import shown_name
+from penstock.pipeline.media import WITH_PICTURES, shown_name
 from penstock.pipeline.parsing.options import ParsingOptions, parser_identity
 from penstock.pipeline.parsing.process import ParserDied, ParserProcess
-from penstock.pipeline.parsing.records import Chunked, ChunkingRequest, ParsedDocument, PictureLimits, PlainPicture
+from penstock.pipeline.parsing.records import (
+    Chunked,
+    ChunkingRequest,
+    FoundPicture,
+    ParsedDocument,
+    PictureLimits,
+    PictureSearch,
+    PlainPicture,
+)
 from penstock.pipeline.parsing.registry import BUILT_IN, find_parser
 from penstock.pipeline.parsing.wire import Reply, Request
 
@@ -122,6 +130,20 @@ class ParserPool:
         if reply.picture is None:
             raise _no_answer("The image")
         return reply.picture
+
+    async def find_pictures(
+        self, data: bytes, *, name: str, media_type: str, search: PictureSearch
+    ) -> Sequence[FoundPicture]:
+        """The pictures in a document that are wanted, redrawn, in its order; none in types that cannot have any.
+
+        Raises as `parse` does; `bad_image` or `image_too_large` only for a document that is an image.
+        """
+        if media_type not in WITH_PICTURES:
+            return ()
+        reply = await self._ask(name, Request(media_type=media_type, search=search), data)
+        if reply.found is None:
+            raise _no_answer(name)
+        return reply.found
 
     def _request(
         self, media_type: str, chunking: ChunkingRequest | None = None, transcripts: Mapping[int, str] | None = None

@@ -71,6 +71,39 @@ class PlainPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSearch:
+    """Which pictures of a document are wanted: the first `most` of those that have no side below `min_side` pixels, or
+    the one that has the `number`; and within which `limits`."""
+
+    limits: PictureLimits
+    min_side: int
+    most: int
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPicture:
+    """A picture of a document, or the document itself where that is an image (a page of a TIFF).
+
+    `number` counts from 1 and follows from the document's bytes; `sha256` is of the picture's own, as they stand in it.
+    """
+
+    number: int
+    page: int | None
+    sha256: str
+    picture: PlainPicture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSpot:
+    """Where a document has a picture, and what a model says that it shows (empty: nobody was asked, or could tell)."""
+
+    number: int
+    page: int | None = None
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkingRequest:
     """How to cut: `chunker` by name, at most `tokens` a piece, `overlap` tokens shared with the piece before.
 
@@ -99,7 +132,8 @@ class Piece:
 class Chunked:
     """A document's pieces in reading order, and what its version should remember of it.
 
-    `unread` are the pages (or 1, of an image) that show something which nobody has read.
+    `unread` are the pages (or 1, of an image) that show something which nobody has read. `pictures`: those in it, where
+    they were looked for. Not `complete`: something failed that may work another time.
     """
 
     pieces: tuple[Piece, ...]
@@ -108,3 +142,5 @@ class Chunked:
     title: str | None = None
     notes: tuple[str, ...] = ()
     unread: tuple[int, ...] = ()
+    pictures: tuple[PictureSpot, ...] = ()
+    complete: bool = True

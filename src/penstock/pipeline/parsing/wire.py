@@ -13,9 +13,11 @@ import msgspec
 from penstock.pipeline.parsing.records import (
     Chunked,
     ChunkingRequest,
+    FoundPicture,
     OcrLimits,
     ParsedDocument,
     PictureLimits,
+    PictureSearch,
     PlainPicture,
 )
 
@@ -26,13 +28,17 @@ REPLY_LENGTH = struct.Struct("<Q")
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One document. Without `chunking` the reply holds the parsed document itself; with `picture` an image, redrawn,
-    or a `page` of the document. `transcripts` are what its pictures say, by page, where that is known already."""
+    or a `page` of the document; with `search` the pictures in it.
+
+    `transcripts` are what its pictures say, by page, where that is known already.
+    """
 
     media_type: str
     chunking: ChunkingRequest | None = None
     parser: str = "kreuzberg"
     parser_options: dict[str, Any] = {}
     picture: PictureLimits | None = None
+    search: PictureSearch | None = None
     page: int | None = None
     ocr: OcrLimits | None = None
     transcripts: dict[int, str] = {}
@@ -46,11 +52,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """Exactly one of the first four is set, but in the greeting that says that the process is ready."""
+    """Exactly one of the first five is set, but in the greeting that says that the process is ready."""
 
     parsed: ParsedDocument | None = None
     chunked: Chunked | None = None
     picture: PlainPicture | None = None
+    found: tuple[FoundPicture, ...] | None = None
     problem: Problem | None = None
     rss_bytes: int = 0
 
