@@ -161,6 +161,26 @@ async def test_events_and_progress_arrive_in_order_before_the_end(store: JobStor
     assert (job.progress.stage, job.progress.done) == ("embed", 999)
 
 
+async def test_of_a_short_background_job_only_the_last_stage_is_told(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.jobs.reporter._PROGRESS_S", 60.0)  # short is what the slowest machine does in time
+
+    async def work(context: JobContext) -> JSON:
+        for stage in ("parse", "embed", "index"):
+            await context.progress(stage, 0, 1)
+            await asyncio.sleep(0)
+        return None
+
+    async with working(store, {"work": work}):
+        (accepted,) = await store.enqueue([NewJob(kind="work", priority=Priority.NORMAL)])
+        events = [event async for event in store.watch(accepted.job.id)]
+        job = await store.get(accepted.job.id)
+    assert sum(event.type == "progress" for event in events) == 1
+    assert job.progress is not None
+    assert job.progress.stage == "index"
+
+
 async def test_a_flood_of_events_is_written_whole(store: JobStore) -> None:
     async def flood(context: JobContext) -> JSON:
         for n in range(3000):

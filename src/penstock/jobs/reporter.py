@@ -46,7 +46,7 @@ class Reporter:
     def progress(self, attempt: Attempt, progress: Progress) -> None:
         attempt.progress = progress
         self._dirty[attempt] = None
-        if progress.stage != attempt.stage or self._loop.time() - attempt.progress_at >= _PROGRESS_S:
+        if not self._soon(attempt, progress):
             self._something.set()
 
     async def emit(self, attempt: Attempt, event: NewEvent) -> None:
@@ -101,8 +101,7 @@ class Reporter:
         """What the attempt has to say now; progress may have to wait for its quarter of a second."""
         now = self._loop.time()
         progress = attempt.progress
-        soon = progress is not None and progress.stage == attempt.stage and now - attempt.progress_at < _PROGRESS_S
-        if soon and not ending:
+        if progress is not None and not ending and self._soon(attempt, progress):
             self._dirty[attempt] = None
             progress = None
         if progress is not None:
@@ -111,6 +110,15 @@ class Reporter:
         if not events and progress is None:
             return None
         return Report(job_id=attempt.job.id, attempt=attempt.job.attempt, events=events, progress=progress)
+
+    def _soon(self, attempt: Attempt, progress: Progress) -> bool:
+        """Whether so little time has passed that the next progress may replace this one.
+
+        A new stage is told at once where somebody watches; of a short job of the background only the last one is.
+        """
+        if progress.stage != attempt.stage and not attempt.background:
+            return False
+        return self._loop.time() - (attempt.progress_at or attempt.begun) < _PROGRESS_S
 
     async def _persist(self, what: str, call: Callable[[], Awaitable[frozenset[str]]]) -> frozenset[str]:
         """Try until the store takes it. Only events are given up, where it is full: an end makes room."""
