@@ -85,10 +85,17 @@ def _is_end(event: JobEvent) -> bool:
     return event.type == "state" and JobState(event.data["state"]).final
 
 
-def judge_effects(tally: Tally, effects: Sequence[Effect], jobs: Sequence[Job], killed: Mapping[int, float]) -> None:
+def judge_effects(
+    tally: Tally,
+    effects: Sequence[Effect],
+    jobs: Sequence[Job],
+    killed: Mapping[int, float],
+    outages: Sequence[tuple[float, float]] = (),
+) -> None:
     """Two attempts of a job never ran side by side in living processes, and none began after the job's end.
 
-    `killed` gives the moment of death by process. Frozen processes are not for this judge.
+    `killed` gives the moment of death by process. Frozen processes are not for this judge. `outages`, from when to when
+    the job store was away, are no part of a recovery.
     """
     by_job = defaultdict(list)
     for effect in effects:
@@ -109,7 +116,8 @@ def judge_effects(tally: Tally, effects: Sequence[Effect], jobs: Sequence[Job], 
                 tally.doubled += 1
                 tally.notes.append(f"job {job.id} ({job.kind}) ran twice at once: {by_job[job.id]}")
             else:
-                tally.recoveries_s.append(after.at - died_at)
+                away_s = sum(max(0.0, min(after.at, end) - max(died_at, start)) for start, end in outages)
+                tally.recoveries_s.append(after.at - died_at - away_s)
 
 
 async def serve_recoveries(store: JobStore, job_ids: Collection[str], deaths: Sequence[float]) -> list[float]:

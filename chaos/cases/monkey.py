@@ -78,7 +78,8 @@ async def crewed(arena: Arena, count: int) -> Tally:
             killed: dict[int, float] = {}
             ends = time.monotonic() + arena.minutes * 60
             respawning = asyncio.create_task(crew.respawn())
-            killing = asyncio.create_task(kill_crewed(arena, own, crew, killed, ends))
+            outages: list[tuple[float, float]] = []
+            killing = asyncio.create_task(kill_crewed(arena, own, crew, killed, outages, ends))
             job_ids = []
             for number, kind in enumerate(spread(arena.rng, ("work", "work", "slow", "talk", "flaky"), count)):
                 job_ids.append(await accept(store, arena, kind))
@@ -88,8 +89,8 @@ async def crewed(arena: Arena, count: int) -> Tally:
             respawning.cancel()
             with suppress(asyncio.CancelledError):
                 await respawning
-        judge_effects(tally, read_effects(crew.effects), jobs, killed)
-        tally.notes.append(f"{len(killed)} times a worker was killed")
+        judge_effects(tally, read_effects(crew.effects), jobs, killed, outages)
+        tally.notes.append(f"{len(killed)} times a worker was killed, {len(outages)} times Redis")
     finally:
         await asyncio.to_thread(crew.close)
         own.kill()
@@ -115,7 +116,9 @@ async def accept(store: JobStore, arena: Arena, kind: str) -> str:
             await asyncio.sleep(0.1)
 
 
-async def kill_crewed(arena: Arena, redis: Redis, crew: Crew, killed: dict[int, float], ends: float) -> None:
+async def kill_crewed(
+    arena: Arena, redis: Redis, crew: Crew, killed: dict[int, float], outages: list[tuple[float, float]], ends: float
+) -> None:
     while time.monotonic() < ends:
         await asyncio.sleep(EVERY_S)
         if arena.rng.random() < PROBABILITY:
@@ -123,8 +126,10 @@ async def kill_crewed(arena: Arena, redis: Redis, crew: Crew, killed: dict[int, 
             victim.kill()  # whoever respawns reaps it
             killed[victim.pid] = time.time()
         elif arena.rng.random() < PROBABILITY / 4:
+            away_from = time.time()
             redis.kill()
             await asyncio.to_thread(redis.start)
+            outages.append((away_from, time.time()))
 
 
 async def pace(ends: float, left: int) -> None:

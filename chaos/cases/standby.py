@@ -32,8 +32,9 @@ async def on(arena: Arena, engine: Engine) -> Tally:
             await asyncio.sleep(arena.rng.uniform(0, 0.5))
             if number % 3 == 2:
                 house.kill("standby")
+            dead = house.children().get("worker", 0)
             deaths += house.kill("worker")
-            await back(house, store)
+            await back(house, store, dead)
             await asyncio.sleep(arena.rng.uniform(0, 0.3))
             deaths += house.kill("worker")
             await desk.settled(WITHIN_S)
@@ -41,10 +42,10 @@ async def on(arena: Arena, engine: Engine) -> Tally:
     return tally
 
 
-async def back(house: Serve, store: JobStore) -> None:
-    """Until the worker that lives is ready."""
+async def back(house: Serve, store: JobStore, dead: int) -> None:
+    """Until a worker is ready that is not the dead one, which the registry does not know yet to be so."""
     until = time.monotonic() + READY_WITHIN_S
-    while house.children().get("worker") not in {one.pid for one in await store.workers() if one.ready}:
+    while house.children().get("worker") not in {one.pid for one in await store.workers() if one.ready} - {dead}:
         if time.monotonic() > until:
             raise TimeoutError(f"no worker was ready within {READY_WITHIN_S:g} s")
         await asyncio.sleep(0.02)
