@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from penstock.errors import Unavailable
+from penstock.pipeline import index_writer
 from penstock.pipeline.index_writer import IndexWriter
 from penstock.stores.base import IndexRow
 from penstock.stores.memory import MemoryIndex
@@ -71,11 +72,14 @@ async def test_a_caller_that_leaves_does_not_take_others_with_it() -> None:
         assert await index.count("col") == 2
 
 
-async def test_after_a_commit_writes_gather_for_the_next() -> None:
+async def test_after_a_commit_writes_gather_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_writer, "LONGEST_REST_S", 1000.0)
+    monkeypatch.setattr(index_writer, "REST", 1e6)
+    monkeypatch.setattr(index_writer, "ENOUGH_ROWS", 5)
     async with SlowIndex() as index, IndexWriter(index) as writer:
         await index.create("col", 2)
         first = asyncio.create_task(writer.write("col", [row(0)]))
-        await asyncio.sleep(0.05)  # that is how long the first commit takes
+        await asyncio.sleep(0.01)  # that is how long the first commit takes
         index.gate.set()
         await first
         writes = []

@@ -10,7 +10,7 @@ from penstock.pipeline import media
 from penstock.pipeline.parsing import ParserPool, ParsingOptions
 from penstock.testing.bombs import BOMBS
 
-OPTIONS = ParsingOptions(processes=2, time_limit_s=20, memory_limit_mb=256)
+OPTIONS = ParsingOptions(processes=2, time_limit_s=40, memory_limit_mb=256)
 QUICK = ("entries.docx", "laughs.docx", "quadratic.docx", "frames.gif", "nested.eml")
 
 

@@ -149,9 +149,9 @@ async def test_upkeep_waits_for_a_pause_and_comes_once_more_to_wipe(url: str) ->
         await index.create("col", DIMENSIONS)
         assert isinstance(index, LanceIndex)
         table = index.tables["col"]
-        now = time.monotonic()
 
         async def due(*, written_ago: float, tidied_ago: float) -> bool:
+            now = time.monotonic()
             table.last_write, table.last_optimise = now - written_ago, now - tidied_ago
             return await is_due(table, options)
 
@@ -159,7 +159,7 @@ async def test_upkeep_waits_for_a_pause_and_comes_once_more_to_wipe(url: str) ->
         assert await due(written_ago=11, tidied_ago=100)
         assert not await due(written_ago=11, tidied_ago=5)
         assert await due(written_ago=61, tidied_ago=50)
-        assert not await due(written_ago=100, tidied_ago=39)
+        assert not await due(written_ago=100, tidied_ago=30)
         await index.upsert("col", rows(0, FRESH_ROWS + 1))
         assert await due(written_ago=1, tidied_ago=100)  # much is not indexed yet
         await index.optimise()
@@ -209,12 +209,13 @@ asyncio.run(main())
 
 
 def kill_while_writing(url: str, *, tidies: bool) -> int:
-    """The number of rows that a writer said it had written when it was killed."""
+    """The number of rows that a writer said it had written before it died of being killed."""
     script = WRITER.format(tests=str(Path(__file__).parent), url=url, tidies=tidies)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         confirmed = [int(writer.stdout.readline()) for _ in range(5)]
         writer.kill()
+        confirmed += [int(line) for line in writer.stdout if line.endswith("\n")]
     return confirmed[-1]
 
 
@@ -224,12 +225,11 @@ async def test_a_killed_writer_leaves_whole_commits(url: str, tidies: bool) -> N
     confirmed = kill_while_writing(url, tidies=tidies)
     async with open_index(url) as index:
         count = await index.count("col")
-        assert count % 50 == 0
-        assert confirmed <= count <= confirmed + 500
+        assert count in {confirmed, confirmed + 50}
         assert len(await found(index, k=count + 10, text="river")) == count
         await index.optimise("col")
         await index.upsert("col", rows(0, 60))
-        assert await index.count("col") == max(count, 60)
+        assert await index.count("col") == count
 
 
 def test_the_engine_is_imported_only_when_opened() -> None:
