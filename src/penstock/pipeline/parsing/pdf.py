@@ -19,7 +19,11 @@ _HYPHENATED = re.compile("[\x02\ufffe\u00ad]\\s*")
 _WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
 _LINE_END_IN_WIDE = re.compile(f"(?<=[{_WIDE}])\n(?=[{_WIDE}])")
 _LINE_END_AFTER_HYPHEN = re.compile(r"(?<=\w-)\n(?=\w)")
-_FALSE_LIGATURE = re.compile(f"(?:(?<=[{_WIDE}])|(?<![a-z])(?=f{{1,2}}[il]?[{_WIDE}]))(ff[il]|f[fil])(?![a-z])")
+_FALSE_LIGATURE = re.compile("(ff[il]|f[fil]|t[ti])")
+_MISTAKEN = {"ti": ":", "tt": r"\*", "ffi": '"'}
+"""What kreuzberg takes for these; other ligatures stand for several marks."""
+_TRUE_LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl"}
+_STRAIGHT = str.maketrans("“”‘’", "\"\"''")
 _TEXT_KINDS = {"heading", "paragraph", "list_item"}
 _KEY_CHARS = 6
 _HEADING_CHARS = 120
@@ -54,36 +58,47 @@ def running_text(raw: str) -> str:
     return " ".join(text.split())
 
 
-def restore_ligatures(text: str, raw: str) -> str:
-    """Puts back what kreuzberg takes for a broken ligature: a quotation mark between Chinese characters becomes "ffi".
+class RawPage:
+    """The text of a page as pdfium gave it, to look up what stood there by the characters around it."""
 
-    What stood there is looked up in the raw page by the characters around it.
-    """
-    parts = _FALSE_LIGATURE.split(text)
-    if len(parts) == 1:
-        return text
-    flat = "".join(raw.split())
-    out = parts[0]
-    for found, after in zip(parts[1::2], parts[2::2], strict=True):
-        before_key, after_key = _key("".join(out.split())[-_KEY_CHARS:]), _key("".join(after.split())[:1])
-        origin = re.search(f"(?<={before_key})[^\\w\\s](?={after_key})", flat) if before_key else None
-        out += (origin[0] if origin else found) + after
-    return out
+    def __init__(self, raw: str) -> None:
+        self._flat = "".join(_HYPHENATED.sub("", raw).translate(_TRUE_LIGATURES).split())
+        self._straight = self._flat.translate(_STRAIGHT)
+
+    def restore_ligatures(self, text: str) -> str:
+        """Puts back what kreuzberg takes for a broken ligature: `:` between letters becomes "ti", `*` "tt", a quotation
+        mark "ffi", `#` and `!` "fi"."""
+        parts = _FALSE_LIGATURE.split(text)
+        if len(parts) == 1:
+            return text
+        out = parts[0]
+        for found, after in zip(parts[1::2], parts[2::2], strict=True):
+            out += self._original(_last_chars(out), found, after.lstrip()[:1]) + after
+        return out
+
+    def _original(self, before: str, found: str, after: str) -> str:
+        """What is there between the two, which kreuzberg has straightened, if it is a mark and never `found`."""
+        before, after = before.translate(_STRAIGHT), after.translate(_STRAIGHT)
+        if not before or before + found + after in self._straight:
+            return found
+        mark = _MISTAKEN.get(found, r"[^\w\s]")
+        origin = re.search(f"(?<={re.escape(before)}){mark}(?={re.escape(after)})", self._straight)
+        return self._flat[origin.start()] if origin else found
 
 
-def _key(text: str) -> str:
-    """A pattern for text of the raw page, where kreuzberg has not straightened the quotation marks."""
-    return re.escape(text).replace('"', '["“”]').replace("'", "['‘’]")
+def _last_chars(text: str) -> str:
+    return "".join(text[-4 * _KEY_CHARS :].split())[-_KEY_CHARS:]
 
 
 def _blocks(nodes: Iterable[Node], raw_pages: Mapping[int, str]) -> Iterator[_Block]:
-    page = 0
+    page, raw = 0, RawPage("")
     for node in nodes:
         content: Any = node["content"]
-        page = node.get("page") or page
+        if (number := node.get("page") or page) != page:
+            page, raw = number, RawPage(raw_pages.get(number, ""))
         kind = content["node_type"]
         if kind in _TEXT_KINDS:
-            if text := restore_ligatures(running_text(content["text"]), raw_pages.get(page, "")):
+            if text := raw.restore_ligatures(running_text(content["text"])):
                 yield _Block(kind, text, page, {"content": {**content, "text": text}})
         elif kind not in {"group", "list", "page_break"}:
             yield _Block(kind, clean(content.get("text") or ""), page, node)
