@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from penstock.errors import ParseError
 from penstock.pipeline import media
 from penstock.pipeline.parsing import ChunkingRequest, HeadingSpan, PageSpan, ParsedDocument, ParserPool, ParsingOptions
-from penstock.pipeline.parsing.ocr import installed_languages, is_blank
+from penstock.pipeline.parsing.ocr import Recognizer, installed_languages, is_blank
 from penstock.pipeline.parsing.records import OcrLimits, PictureLimits
 from penstock.pipeline.parsing.scans import LATE_NOTE, Scans, spliced
 
@@ -69,6 +69,13 @@ async def test_a_chinese_image_is_read(pool: ParserPool) -> None:
     document = await pool.parse(CHINESE.read_bytes(), name="a.png", media_type=media.PNG)
     assert "门在四巴压力下打开" in document.text
     assert "每年刷一次油漆" in document.text
+
+
+@needs_tesseract
+@pytest.mark.parametrize("degrees", [0, 90, 270])
+def test_a_page_that_lies_on_its_side_is_read(degrees: int) -> None:
+    turned = page().rotate(degrees, expand=True)
+    assert words(Recognizer(("eng",), 60).read(turned) or "") == " ".join(LINES)
 
 
 @needs_tesseract

@@ -30,9 +30,17 @@ _PR_SET_PDEATHSIG = 1
 _prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 
-@lru_cache(maxsize=1)
+ORIENTATION = "osd"
+"""The file by which tesseract finds which way is up; Debian's package brings it."""
+
+
 def installed_languages() -> frozenset[str]:
     """The languages that tesseract knows here; none where it is not installed."""
+    return _installed() - {ORIENTATION}
+
+
+@lru_cache(maxsize=1)
+def _installed() -> frozenset[str]:
     program = shutil.which(PROGRAM)
     if program is None:
         return frozenset()
@@ -40,7 +48,7 @@ def installed_languages() -> frozenset[str]:
         told = subprocess.run([program, "--list-langs"], capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return frozenset()
-    return frozenset(told.stdout.split("\n")[1:]) - {"", "osd"}
+    return frozenset(told.stdout.split("\n")[1:]) - {""}
 
 
 class Recognizer:
@@ -65,7 +73,8 @@ class Recognizer:
             return None
         data = io.BytesIO()
         _sized(image).save(data, "PNG", compress_level=1)
-        command = [PROGRAM, "stdin", "stdout", "-l", "+".join(self.known), "--psm", "3"]
+        layout = "1" if ORIENTATION in _installed() else "3"  # both find the columns; the first turns the page upright
+        command = [PROGRAM, "stdin", "stdout", "-l", "+".join(self.known), "--psm", layout]
         environment = {**os.environ, "OMP_THREAD_LIMIT": "1"}
         try:
             told = subprocess.run(
