@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from penstock.filters import ORDER, And, Condition, Filter, Not, Op, Or
 from penstock.stores.base import Candidate, IndexQuery, LaneHits, Vector
 from penstock.stores.facets import facet, in_range, presence
-from penstock.stores.segment import Floats, Mask, Rows, Segment
+from penstock.stores.partitions import Floats, Mask, Rows, best_of
+from penstock.stores.segment import Segment
 
 COLUMNS = ["chunk_id", "terms", "vector", "facets"]
 FEW_ROWS = 2_000
@@ -32,11 +33,6 @@ UNSURE_S = 0.05
 """A folder that changed so lately may change again within the same tick of its file system's clock."""
 SAMPLE_ROWS = 512
 SAMPLE_AGE_S = 10.0
-BLOCK_ROWS = 128
-PROBE_SHARE = 0.25
-MIN_PROBES = 32
-MAX_PROBES = 128
-FEW_ALLOWED = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +105,23 @@ class Mirror:
         if not rows:
             return LaneHits()
         masks = [_mask(segment, query.filter) for segment in segments]
-        scores = self._bm25(segments, terms, rows)
-        dense: dict[tuple[int, int], float] = {}
-        text: dict[tuple[int, int], float] = {}
+        firsts = np.cumsum([0, *map(len, segments)])
+        dense: dict[int, float] = {}
+        text: dict[int, float] = {}
         if query.vector is not None:
+            filtered = query.filter is not None
             near = [
-                _near(segment, query.vector, mask, filtered=query.filter is not None, k=query.k)
+                segment.nearest(query.vector, query.k, mask, filtered=filtered)
                 for segment, mask in zip(segments, masks, strict=True)
             ]
-            dense = _best(near, query.k)
+            dense = _best(near, firsts, query.k)
         if terms:
+            scores = self._bm25(segments, terms, rows)
             found = [_matching(one, mask, query.k) for one, mask in zip(scores, masks, strict=True)]
-            text = _best(found, query.k)
+            text = _best(found, firsts, query.k)
         mean, std = self._spread(query.vector)
         return LaneHits(
-            candidates=_candidates(segments, query, dense, text),
+            candidates=_candidates(segments, firsts, query, dense, text),
             rows=rows,
             dense_mean=mean,
             dense_std=std,
@@ -211,60 +209,45 @@ def _having(segment: Segment, facets: Sequence[str]) -> Mask:
     return mask
 
 
-def _near(segment: Segment, vector: Vector, allowed: Mask | None, *, filtered: bool, k: int) -> tuple[Rows, Floats]:
-    """A filter that leaves few rows is answered exactly; one that leaves many, from more partitions than without."""
-    if filtered and allowed is not None:
-        rows = np.flatnonzero(allowed).astype(np.int32)
-        if len(rows) <= max(FEW_ALLOWED, 2 * k):
-            return rows, segment.cosines(vector, rows)
-    found = segment.nearest(vector, PROBE_SHARE, MIN_PROBES, MAX_PROBES * (2 if filtered else 1), allowed)
-    if len(found[0]) < k:
-        found = segment.nearest(vector, 1.0, 0, len(segment), allowed)
-    return found
-
-
 def _matching(scores: Floats, allowed: Mask | None, k: int) -> tuple[Rows, Floats]:
-    """The rows that have a term and may be among the best: not below the k-th best of the blocks' best ones."""
-    found = scores if allowed is None else np.where(allowed, scores, np.float32(0))
-    blocks = len(found) // BLOCK_ROWS
-    least = np.float32(0)
-    if blocks >= k:
-        best = found[: blocks * BLOCK_ROWS].reshape(blocks, BLOCK_ROWS).max(axis=1)
-        least = np.partition(best, blocks - k)[blocks - k]
-    rows = np.flatnonzero(found >= least if least > 0 else found > 0).astype(np.int32)
-    return rows, found[rows]
+    """The rows that have a term and may be among the best."""
+    if allowed is not None:
+        scores *= allowed
+    rows = best_of(scores, k, above=0.0).astype(np.int32)
+    return rows, scores[rows]
 
 
-def _best(parts: Sequence[tuple[Rows, Floats]], k: int) -> dict[tuple[int, int], float]:
-    """The k best of all segments, best first: (segment, row) → score."""
+def _best(parts: Sequence[tuple[Rows, Floats]], firsts: NDArray[np.int64], k: int) -> dict[int, float]:
+    """The k best of all segments, best first: row, counted through all segments → score."""
     scores = np.concatenate([part[1] for part in parts])
-    places = np.concatenate([np.full(len(part[0]), number, np.int32) for number, part in enumerate(parts)])
-    rows = np.concatenate([part[0] for part in parts])
+    rows = np.concatenate([part[0] + first for part, first in zip(parts, firsts, strict=False)])
     chosen = np.argpartition(-scores, k - 1)[:k] if len(scores) > k else np.arange(len(scores))
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
-    pairs = zip(places[chosen].tolist(), rows[chosen].tolist(), strict=True)
-    return dict(zip(pairs, scores[chosen].tolist(), strict=True))
+    return dict(zip(rows[chosen].tolist(), scores[chosen].tolist(), strict=True))
 
 
 def _candidates(
     segments: Sequence[Segment],
+    firsts: NDArray[np.int64],
     query: IndexQuery,
-    dense: dict[tuple[int, int], float],
-    text: dict[tuple[int, int], float],
+    dense: dict[int, float],
+    text: dict[int, float],
 ) -> tuple[Candidate, ...]:
     """One a row that either lane found; those that only full-text found get their cosines here."""
-    cosines = dict(dense)
-    if query.vector is not None:
-        for number, segment in enumerate(segments):
-            rows = [row for where, row in text if where == number and (where, row) not in dense]
-            if rows:
-                found = segment.cosines(query.vector, np.array(rows, np.int32)).tolist()
-                cosines.update(zip(((number, row) for row in rows), found, strict=True))
+    rows = np.array([*dense, *(row for row in text if row not in dense)], np.int64)
+    places = np.searchsorted(firsts, rows, side="right") - 1
+    chunk_ids = np.empty(len(rows), np.object_)
+    for number, segment in enumerate(segments):
+        ours = np.flatnonzero(places == number)
+        if len(ours):
+            held = rows[ours] - firsts[number]
+            chunk_ids[ours] = segment.chunk_ids[held]
+            rest = ours >= len(dense)
+            if query.vector is not None and rest.any():
+                cosines = segment.cosines(query.vector, held[rest].astype(np.int32)).tolist()
+                dense.update(zip(rows[ours[rest]].tolist(), cosines, strict=True))
+    none = None if query.text is None else 0.0
     return tuple(
-        Candidate(
-            chunk_id=segments[place[0]].chunk_ids[place[1]],
-            dense=cosines.get(place),
-            fulltext=None if query.text is None else text.get(place, 0.0),
-        )
-        for place in dict.fromkeys((*cosines, *text))
+        Candidate(chunk_id=chunk_id, dense=dense.get(row), fulltext=text.get(row, none))
+        for row, chunk_id in zip(rows.tolist(), chunk_ids, strict=True)
     )

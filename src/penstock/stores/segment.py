@@ -5,8 +5,7 @@ one number a row or a posting, so that a search is a few passes of numpy, outsid
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,53 +13,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from penstock.stores.base import Vector
-from penstock.stores.bm25 import K1, B
+from penstock.stores.partitions import PARTITIONED_ROWS, Floats, Mask, Partitions, Rows
+from penstock.stores.postings import Postings
 
-Rows = NDArray[np.int32]
-Mask = NDArray[np.bool_]
-Floats = NDArray[np.float32]
-
-PARTITION_ROWS = 512
-PARTITIONED_ROWS = 8_192
-"""Smaller segments are read whole."""
-TRAINING_ROWS = 32_768
-TRAINING_ROUNDS = 5
-ASSIGN_ROWS = 8_192
-SAME_AVERAGE = 2e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Postings:
-    """The rows of each word: those of word `code` stand from `starts[code]` on, each once, with their count."""
-
-    codes: dict[str, int]
-    starts: NDArray[np.int64]
-    rows: Rows
-    counts: Floats
-    lengths: Floats
-
-    @classmethod
-    def of(cls, words: pa.ListArray) -> Self:
-        """From the words of every row. CPU-bound; most of it outside of Python's lock."""
-        ends = np.asarray(words.offsets, np.int64)
-        lengths = np.diff(ends)
-        encoded = words.flatten().dictionary_encode()
-        rows = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
-        pairs = np.asarray(encoded.indices, np.int64) << 32 | rows
-        pairs.sort()
-        firsts = np.flatnonzero(np.diff(pairs, prepend=-1))
-        counts = np.diff(firsts, append=len(pairs)).astype(np.float32)
-        codes = {word: code for code, word in enumerate(encoded.dictionary.to_pylist())}
-        starts = np.searchsorted(pairs[firsts] >> 32, np.arange(len(codes) + 1))
-        return cls(codes, starts, (pairs[firsts] & 0xFFFFFFFF).astype(np.int32), counts, lengths.astype(np.float32))
-
-    def place(self, word: str) -> slice:
-        """Where the word's postings are in `rows` and `counts`."""
-        code = self.codes.get(word)
-        return slice(0, 0) if code is None else slice(self.starts[code], self.starts[code + 1])
-
-    def of_word(self, word: str) -> Rows:
-        return self.rows[self.place(word)]
+FEW_ALLOWED = 5_000
+FILTERED_EFFORT = 1.5
+"""So many times as many partitions are read where a filter leaves out many of their rows."""
+SAME_AVERAGE = 1e-3
+"""By so little the average length of a row may differ from what postings were weighed with, until `settle`."""
 
 
 class Segment:
@@ -69,11 +29,16 @@ class Segment:
     def __init__(self, rows: pa.Table, dimensions: int, *, remember: bool = False) -> None:
         self.source = rows if remember else None
         vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, dimensions)
-        order, self._centres, self._ends = _partition(vectors)
-        self.vectors: Vector = np.ascontiguousarray(vectors[order])
+        self._partitions: Partitions | None = None
+        if len(rows) < PARTITIONED_ROWS:
+            order, self.vectors = np.arange(len(rows)), np.ascontiguousarray(vectors)
+        else:
+            order, self._partitions = Partitions.of(vectors)
+            self.vectors = self._partitions.vectors
         rows = rows.select(["_rowid", "chunk_id", "terms", "facets"]).take(pa.array(order))
-        self.addresses = rows["_rowid"].to_numpy()
-        self._by_address = np.argsort(self.addresses)
+        addresses = rows["_rowid"].to_numpy()
+        self._rows_held = np.argsort(addresses)
+        self._held = addresses[self._rows_held]
         self.chunk_ids = rows["chunk_id"].to_numpy()
         self.terms = Postings.of(_split(rows["terms"]))
         self.facets = Postings.of(rows["facets"].combine_chunks())
@@ -82,91 +47,78 @@ class Segment:
         self._weighed: tuple[float, Floats] | None = None
 
     def __len__(self) -> int:
-        return len(self.addresses)
+        return len(self.chunk_ids)
 
     def keep(self, addresses: NDArray[Any]) -> None:
         """Masks out the rows whose address is not among these, which are sorted."""
-        _, found = self._places(addresses)
-        live = np.empty(len(self), np.bool_)
-        live[self._by_address] = found
+        _, found = self._meet(addresses)
+        if found is None:
+            return
+        self._rows_held, self._held = self._rows_held[found], self._held[found]
+        live = np.zeros(len(self), np.bool_)
+        live[self._rows_held] = True
         self.whole = False  # for a moment, searches of other threads look at `live`
         self.live = live
         self.whole = bool(live.all())
 
     def cross_off(self, addresses: NDArray[Any], unknown: Mask) -> None:
         """Says of each of these addresses that is held that it is not unknown."""
-        places, found = self._places(addresses)
-        unknown[places[found]] = False
+        places, found = self._meet(addresses)
+        unknown[places if found is None else places[found]] = False
 
-    def _places(self, addresses: NDArray[Any]) -> tuple[NDArray[np.int64], Mask]:
-        """Where among these, which are sorted, our addresses are, in their order, and which of ours are there."""
-        ours = self.addresses[self._by_address]
-        if not len(addresses):
-            return np.zeros(len(ours), np.int64), np.zeros(len(ours), np.bool_)
-        places = np.minimum(np.searchsorted(addresses, ours), len(addresses) - 1)
-        return places, addresses[places] == ours
+    def _meet(self, addresses: NDArray[Any]) -> tuple[Any, Mask | None]:
+        """Where among these, which are sorted, the addresses that are held are, and which of them; None for all."""
+        held = self._held
+        if not len(held) or not len(addresses):
+            return np.zeros(len(held), np.int64), np.zeros(len(held), np.bool_)
+        first, last = np.searchsorted(addresses, held[[0, -1]])
+        if np.array_equal(addresses[first : last + 1], held):
+            return slice(first, last + 1), None
+        places = np.minimum(np.searchsorted(addresses, held), len(addresses) - 1)
+        return places, addresses[places] == held
 
     def alive_in_source(self) -> Mask:
         """Which rows of `source` are alive, in its order."""
         assert self.source is not None
-        return np.isin(self.source["_rowid"].to_numpy(), self.addresses[self.live])
+        return np.isin(self.source["_rowid"].to_numpy(), self._held)
 
     def frequency(self, term: str) -> int:
         """How many living rows have a term."""
         rows = self.terms.of_word(term)
         return len(rows) if self.whole else int(self.live[rows].sum())
 
-    def settle(self, average: float) -> None:
+    def settle(self, average: float, tolerance: float = 2e-6) -> None:
         """Works out what every posting weighs while the average length of a row is this: searches then only add up."""
-        if self._weighed is None or not math.isclose(self._weighed[0], average, rel_tol=SAME_AVERAGE):
-            counts, norms = self.terms.counts, self._norms(average)
-            self._weighed = average, counts / (counts + norms[self.terms.rows])
+        if self._partitions is not None and self._shares(average, tolerance) is None:
+            self._weighed = average, self.terms.weigh(average)
 
     def bm25(self, weights: dict[str, float], average: float) -> Floats:
         """The score of every row. `weights` are the terms' idf times how often they are asked for."""
-        weighed = self._weighed
-        shares = None
-        if weighed is not None and math.isclose(weighed[0], average, rel_tol=SAME_AVERAGE):
-            shares = weighed[1]
-        norms = self._norms(average)
-        scores = np.zeros(len(self), np.float32)
-        for term, weight in weights.items():
-            part = self.terms.place(term)
-            rows = self.terms.rows[part]
-            counts = self.terms.counts[part]
-            share = counts / (counts + norms[rows]) if shares is None else shares[part]
-            scores[rows] += share * np.float32(weight * (K1 + 1))
-        return scores
+        return self.terms.bm25(weights, average, self._shares(average, SAME_AVERAGE))
 
-    def _norms(self, average: float) -> Floats:
-        norms: Floats = (K1 * (1 - B) + K1 * B / average * self.terms.lengths).astype(np.float32)
-        return norms
+    def _shares(self, average: float, tolerance: float) -> Floats | None:
+        weighed = self._weighed
+        fits = weighed is not None and math.isclose(weighed[0], average, rel_tol=tolerance)
+        return weighed[1] if weighed is not None and fits else None
 
     def cosines(self, vector: Vector, rows: Rows) -> Floats:
         """Of some rows."""
         found: Floats = np.vecdot(self.vectors[rows], vector)
         return found
 
-    def nearest(
-        self, vector: Vector, share: float, fewest: int, most: int, allowed: Mask | None
-    ) -> tuple[Rows, Floats]:
-        """Rows worth a look, and their cosines: those of the partitions nearest to the vector."""
-        if self._centres is None:
-            rows = np.arange(len(self), dtype=np.int32)
-            return _only(rows, np.vecdot(self.vectors, vector), allowed)
-        wanted = min(len(self._centres), most, max(fewest, round(share * len(self._centres))))
-        nearest = np.argpartition(-(self._centres @ vector), wanted - 1)[:wanted]
-        bounds = [(int(self._ends[one]), int(self._ends[one + 1])) for one in nearest]
-        rows = np.concatenate([np.arange(start, end, dtype=np.int32) for start, end in bounds])
-        cosines = np.concatenate([np.vecdot(self.vectors[start:end], vector) for start, end in bounds])
-        return _only(rows, cosines, allowed)
-
-
-def _only(rows: Rows, cosines: Floats, allowed: Mask | None) -> tuple[Rows, Floats]:
-    if allowed is None:
-        return rows, cosines
-    kept = allowed[rows]
-    return rows[kept], cosines[kept]
+    def nearest(self, vector: Vector, wanted: int, allowed: Mask | None, *, filtered: bool) -> tuple[Rows, Floats]:
+        """Rows worth a look, and their cosines. A filter that leaves few rows is answered exactly."""
+        if self._partitions is None and allowed is None:
+            return np.arange(len(self), dtype=np.int32), np.vecdot(self.vectors, vector)
+        if allowed is not None and (filtered or self._partitions is None):
+            rows = np.flatnonzero(allowed).astype(np.int32)
+            if self._partitions is None or len(rows) <= max(FEW_ALLOWED, 2 * wanted):
+                return rows, self.cosines(vector, rows)
+        assert self._partitions is not None
+        found = self._partitions.nearest(vector, wanted, allowed, effort=FILTERED_EFFORT if filtered else 1.0)
+        if len(found[0]) < wanted:
+            found = self._partitions.nearest(vector, wanted, allowed, effort=math.inf)
+        return found
 
 
 def _split(terms: pa.ChunkedArray) -> pa.ListArray:
@@ -176,32 +128,3 @@ def _split(terms: pa.ChunkedArray) -> pa.ListArray:
     if not pc.any(pc.equal(texts, "")).as_py():
         return words
     return pa.array([[word for word in row if word] for row in words.to_pylist()], pa.list_(pa.string()))
-
-
-def _partition(vectors: Vector) -> tuple[NDArray[np.int64], Vector | None, NDArray[np.int64]]:
-    """An order of the rows in which those of one partition stand together, the centres, and where each partition ends.
-
-    Spherical k-means (Dhillon and Modha 2001) over a random part, some rounds of it.
-    """
-    if len(vectors) < PARTITIONED_ROWS:
-        return np.arange(len(vectors)), None, np.zeros(1, np.int64)
-    rng = np.random.default_rng(len(vectors))
-    sample = vectors[np.sort(rng.choice(len(vectors), min(len(vectors), TRAINING_ROWS), replace=False))]
-    centres = sample[rng.choice(len(sample), len(vectors) // PARTITION_ROWS, replace=False)]
-    for _ in range(TRAINING_ROUNDS):
-        owners = _owners(sample, centres)
-        order = np.argsort(owners, kind="stable")
-        firsts = np.searchsorted(owners[order], np.arange(len(centres)))
-        filled = np.bincount(owners, minlength=len(centres)) > 0
-        sums = np.add.reduceat(sample[order], np.minimum(firsts, len(sample) - 1))
-        sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        centres = np.where(filled[:, None], sums, centres).astype(np.float32)
-    owners = _owners(vectors, centres)
-    ends = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(centres)))])
-    return np.argsort(owners, kind="stable"), centres, ends
-
-
-def _owners(vectors: Vector, centres: Vector) -> NDArray[np.int64]:
-    """The nearest centre of each vector."""
-    parts = [vectors[start : start + ASSIGN_ROWS] @ centres.T for start in range(0, len(vectors), ASSIGN_ROWS)]
-    return np.concatenate([part.argmax(axis=1) for part in parts])
