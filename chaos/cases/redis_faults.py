@@ -72,8 +72,11 @@ async def run_flushed(arena: Arena) -> list[Tally]:
         tally.require(answered or lost or reply.status_code == 202, f"a question got {reply.status_code} {reply.text}")
     tally.notes.append(f"the last question had its end {time.monotonic() - asked:.1f} s after the flush")
     for job_id in polled:
-        reply = await desk.send("GET", f"/v1/jobs/{job_id}", accept={200, 404})
-        tally.stuck += reply.status_code == 200 and reply.json()["state"] not in {"succeeded", "failed"}
+        job = (await desk.send("GET", f"/v1/jobs/{job_id}", accept={200})).json()
+        tally.runs += 1
+        tally.stuck += job["state"] not in {"succeeded", "failed"}
+        lost = job["state"] == "failed" and job["error"]["code"] == "lost"
+        tally.require(lost or job["state"] == "succeeded", f"a question looked after is {job['state']}: {job['error']}")
     await desk.judge(tally, {one["name"]: None for one in documents}, [], [], WITHIN_S)
     return [tally]
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from penstock.api.auth import Authenticator
 from penstock.api.idempotency import Replies
 from penstock.api.metrics import ApiMetrics
+from penstock.api.promises import Promises
 from penstock.api.ttl_cache import TtlCache
 from penstock.api.watching import Watchers
 from penstock.app import Services
@@ -26,6 +27,7 @@ class ApiState:
     authenticator: Authenticator
     metrics: ApiMetrics
     watchers: Watchers
+    promises: Promises
     replies: Replies
     collections: TtlCache[tuple[str, str], None]
     """Collections that were there a moment ago: a question does not ask the ledger again."""
@@ -53,6 +55,7 @@ def make_state(services: Services) -> ApiState:
         authenticator=Authenticator(services.ledger, api.host, api.cors_origins),
         metrics=ApiMetrics(),
         watchers=Watchers(),
+        promises=Promises(),
         replies=Replies(services.ledger.replies),
         collections=TtlCache(ttl_s=COLLECTION_CACHE_S, max_entries=4096),
         spool_limiter=anyio.CapacityLimiter(SPOOL_THREADS),

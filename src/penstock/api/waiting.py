@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final, cast
 
 import anyio
@@ -11,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.api.problems import failure_problem
+from penstock.api.promises import lost
 from penstock.api.sse import unless_gone
 from penstock.api.state import ApiState
 from penstock.errors import DeadlineExceeded, NotFound, Unavailable
@@ -20,10 +20,6 @@ from penstock.types import Failure, Job, JobEvent, JobState, NewJob, Priority
 
 GRACE_S: Final = 0.5
 """How much longer than its deadline a job is waited for, so that its own failure is what the caller sees."""
-
-LOST: Final = Failure(
-    code="lost", message="The job store lost this job before it ended (it was wiped or set back). Ask again."
-)
 
 
 def interactive_job(
@@ -50,9 +46,14 @@ def watch(state: ApiState, job_id: str, *, after: int = 0) -> AsyncGenerator[Job
     return cast("AsyncGenerator[JobEvent, None]", state.services.jobs.watch(job_id, after=after))
 
 
-def lost(job: Job) -> Job:
-    """What a job that was accepted comes to when its store knows it no more."""
-    return replace(job, state=JobState.FAILED, error=LOST)
+async def look_up(state: ApiState, job_id: str, tenant: str) -> Job:
+    """The job; failed as `lost` where it was promised and its store lost it. Raises NotFound."""
+    try:
+        return await state.services.jobs.get(job_id, tenant=tenant)
+    except NotFound:
+        if job := state.promises.lost(job_id, tenant):
+            return job
+        raise
 
 
 async def wait_attended(state: ApiState, request: Request, enqueued: Enqueued, wait_s: float) -> Job | None:

@@ -14,7 +14,7 @@ from penstock.api.routing import BODY, EVENTS, StrictRoute, refusals
 from penstock.api.schemas import JobsSelection
 from penstock.api.sse import EventStream, event
 from penstock.api.state import ApiState, State
-from penstock.api.waiting import watch
+from penstock.api.waiting import look_up, watch
 from penstock.errors import Conflict, NotFound
 from penstock.jobs.base import JobFilter
 from penstock.types import Job, JobState, Priority
@@ -72,7 +72,7 @@ async def retry_jobs(body: JobsSelection, state: State, caller: Writer) -> Respo
 @router.get("/{job_id}", response_model=Job, responses=refusals(404))
 async def get_job(job_id: str, state: State, caller: Reader) -> Response:
     """One job, with every attempt that failed."""
-    return reply(await state.services.jobs.get(job_id, tenant=caller.tenant))
+    return reply(await look_up(state, job_id, caller.tenant))
 
 
 @router.get(

@@ -14,7 +14,7 @@ from penstock.api.json_io import reply
 from penstock.api.routing import BODY, StrictRoute, refusals
 from penstock.api.schemas import Text
 from penstock.api.state import ApiState, State
-from penstock.api.waiting import interactive_job, submit
+from penstock.api.waiting import interactive_job, look_up, submit
 from penstock.errors import InvalidInput, NotFound, TooLarge
 from penstock.pipeline.intake import DEFAULT_COLLECTION
 from penstock.pipeline.requests import Kind, QuestionRequest
@@ -145,12 +145,13 @@ async def _ask(state: ApiState, caller: Caller, query: str, *, image_sha256: str
     wanted = QuestionRequest(collection=DEFAULT_COLLECTION, question=query, image_sha256=image_sha256)
     job = interactive_job(Kind.QUESTION, wanted, tenant=caller.tenant, timeout_s=TIMEOUT_S)
     enqueued = await submit(state, job)
+    state.promises.keep(enqueued.job)
     return reply({"task_id": enqueued.job.id, "status": STATUS[enqueued.job.state]}, 202)
 
 
 async def _question(state: ApiState, caller: Caller, task_id: str) -> Job:
     """Only questions are tasks of this interface: a document's job is not shown, or cancelled, through it."""
-    job = await state.services.jobs.get(task_id, tenant=caller.tenant)
+    job = await look_up(state, task_id, caller.tenant)
     if job.kind != Kind.QUESTION:
         raise NotFound(f"There is no task {task_id[:100]!r}.")
     return job

@@ -14,11 +14,12 @@ from penstock.api.auth import Caller, Reader
 from penstock.api.idempotency import IdempotencyKey
 from penstock.api.json_io import reply
 from penstock.api.problems import CLIENT_GONE
+from penstock.api.promises import lost
 from penstock.api.routing import BODY, EVENTS, StrictRoute, refusals
 from penstock.api.schemas import QuestionBody
 from penstock.api.sse import EventStream, event
 from penstock.api.state import ApiState, State
-from penstock.api.waiting import abandon, failed, interactive_job, lost, submit, wait_attended, watch
+from penstock.api.waiting import abandon, failed, interactive_job, submit, wait_attended, watch
 from penstock.errors import NotFound
 from penstock.jobs.base import Enqueued
 from penstock.pipeline.requests import Kind, QuestionRequest
@@ -68,6 +69,8 @@ async def ask(request: Request, state: State, caller: Reader, idempotency_key: I
         return Response(status_code=CLIENT_GONE)
     if job.state.final and job.state is not JobState.SUCCEEDED:
         return failed(request, job)
+    if not job.state.final:
+        state.promises.keep(job)
     return reply(_reply(job), 200 if job.state.final else 202, location)
 
 
