@@ -1,6 +1,7 @@
 """Cuts a parsed document into passages that fit the embedding model."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import pairwise
 
@@ -12,17 +13,21 @@ from penstock.pipeline import media
 from penstock.pipeline.chunking import find_chunker
 from penstock.pipeline.chunking.custom import CustomChunker
 from penstock.pipeline.chunking.outline import Outline
+from penstock.pipeline.chunking.whole import (
+    CHARS_PER_TOKEN,
+    WHOLE_IF_IT_FITS,
+    count_tokens,
+    read_tokenizer,
+    stripped,
+    whole_piece,
+)
 from penstock.pipeline.parsing.records import ChunkingRequest, ParsedDocument, Piece
 from penstock.pipeline.sentences import split_sentences
 
 Range = tuple[int, int]
-CHARS_PER_TOKEN = 20
-"""No passage is longer than this many characters for each token it may have. A word of a thousand letters is one
-unknown token to the model: by tokens alone, a megabyte of encoded data would be a single passage."""
 STRETCH_CHARS = 8_000
 """What the splitter is given at a time. Its time grows with the square of a text without sentence ends."""
 _STRETCH_ENDS = ("\n\n\n", "\n\n", "\n", "。", ". ", " ")
-_WHOLE_IF_IT_FITS = frozenset({"recursive", "page"})
 
 
 class Chunker:
@@ -51,7 +56,7 @@ class Chunker:
         if not document.text.strip():
             return ()
         outline = Outline(document)
-        if not document.pages and chunker in _WHOLE_IF_IT_FITS and (piece := self._whole(document, outline)):
+        if not document.pages and chunker in WHOLE_IF_IT_FITS and (piece := self._whole(document, outline)):
             return (piece,)
         ranges = list(self._bounded(document.text, strategy(document, outline)))
         texts = [document.text[start:end] for start, end in ranges]
@@ -69,14 +74,8 @@ class Chunker:
 
     def _whole(self, document: ParsedDocument, outline: Outline) -> Piece | None:
         """The text as one passage if it fits: the short way for a corpus of passages."""
-        start, end = _stripped(document.text, (0, len(document.text)))
-        if end - start > self._max_chars:
-            return None
-        text = document.text[start:end]
-        tokens = self._count(text)
-        if tokens > self._tokens:
-            return None
-        return Piece(text=text, start=start, end=end, tokens=tokens, headings=outline.path(start, end))
+        piece = whole_piece(document.text, self._tokenizer, self._tokens)
+        return replace(piece, headings=outline.path(piece.start, piece.end)) if piece else None
 
     # --- strategies: each gives ranges of the text, blank edges allowed -----------------------------------------------
 
@@ -165,20 +164,20 @@ class Chunker:
         return len(text) <= self._max_chars and self._count(text) <= self._tokens
 
     def _count(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return count_tokens(self._tokenizer, text)
 
     def _counts(self, texts: list[str]) -> list[int]:
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _bounded(self, text: str, ranges: Iterable[Range]) -> Iterator[Range]:
         """Ranges without blank edges, without blank ones, and none beyond `CHARS_PER_TOKEN`."""
-        for start, end in map(partial(_stripped, text), ranges):
+        for start, end in map(partial(stripped, text), ranges):
             if end - start <= self._max_chars:
                 if start < end:
                     yield start, end
             else:
                 for first in range(start, end, self._max_chars):
-                    yield _stripped(text, (first, min(first + self._max_chars, end)))
+                    yield stripped(text, (first, min(first + self._max_chars, end)))
 
 
 class ChunkerCache:
@@ -194,19 +193,8 @@ class ChunkerCache:
         if key not in self._chunkers:
             if len(self._chunkers) >= self._max_chunkers:
                 del self._chunkers[next(iter(self._chunkers))]
-            self._chunkers[key] = Chunker(_read_tokenizer(request.tokenizer_file), request.tokens, request.overlap)
+            self._chunkers[key] = Chunker(read_tokenizer(request.tokenizer_file), request.tokens, request.overlap)
         return self._chunkers[key]
-
-
-def _read_tokenizer(file: str) -> Tokenizer:
-    """Counting must see the whole text: what the file says of truncation and padding is for the model's input."""
-    try:
-        tokenizer = Tokenizer.from_file(file)
-    except Exception as exc:  # the library raises nothing narrower
-        raise InvalidInput(f"The tokenizer file {file} cannot be read: {exc}") from exc
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _stretches(text: str, start: int, end: int) -> Iterator[Range]:
@@ -218,12 +206,6 @@ def _stretches(text: str, start: int, end: int) -> Iterator[Range]:
         yield start, cut
         start = cut
     yield start, end
-
-
-def _stripped(text: str, span: Range) -> Range:
-    start, end = span
-    piece = text[start:end]
-    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 def _windows_of(counts: Sequence[int], limit: int, overlap: int) -> Iterator[tuple[int, int]]:

@@ -22,6 +22,7 @@ from penstock.pipeline.parsing.records import (
     PlainPicture,
 )
 from penstock.pipeline.parsing.registry import BUILT_IN, find_parser
+from penstock.pipeline.parsing.short import ShortTexts
 from penstock.pipeline.parsing.wire import Reply, Request
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class ParserPool:
         self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
         self._closed = False
         self._identities: dict[str, str] = {}
+        self._short_texts = ShortTexts()
         self.stats = PoolStats()
 
     async def __aenter__(self) -> Self:
@@ -112,9 +114,14 @@ class ParserPool:
     ) -> Chunked:
         """The passages of a document; its text stays in the parser process. Raises as `parse` does.
 
-        `transcripts` say what is on those of its pages that are pictures, where that is known already.
+        `transcripts` say what is on those of its pages that are pictures, where that is known already. A short plain
+        text is read here and now: a process has nothing to add to it.
         """
-        reply = await self._ask(name, self._request(media_type, chunking, transcripts or {}), data)
+        request = self._request(media_type, chunking, transcripts or {})
+        if request.parser == BUILT_IN and (short := self._short_texts.read(data, media_type, chunking)):
+            self.stats.documents += 1
+            return short
+        reply = await self._ask(name, request, data)
         if reply.chunked is None:
             raise _no_answer(name)
         return reply.chunked
