@@ -1,8 +1,8 @@
 """What a worker does with each kind of job: reads the payload, calls the pipeline, returns the result as JSON."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from penstock.errors import PenstockError
 from penstock.jobs.worker import Handler, JobContext
@@ -24,6 +24,7 @@ from penstock.pipeline.requests import (
     encode,
 )
 from penstock.pipeline.retrieve import Retriever
+from penstock.pipeline.together import Together
 from penstock.types import JSON, Answer, Collection, Failure, Job
 
 
@@ -36,6 +37,11 @@ class Handlers:
     retriever: Retriever
     answerer: Answerer
     pictures: Pictures
+    _collections: Together[tuple[str, str], Collection] = field(init=False)
+    """One key at a time: who names a collection that is not there fails alone."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_collections", Together(self._open_collections, most=1))
 
     def by_kind(self) -> Mapping[str, Handler]:
         return {
@@ -102,7 +108,11 @@ class Handlers:
 
     async def _collection(self, tenant: str, name: str) -> Collection:
         """The collection; the default one may be asked before its first document made it, and is empty then."""
-        return await open_collection(self.ledger, tenant, name)
+        key = tenant, name
+        return (await self._collections.get([key]))[key]
+
+    async def _open_collections(self, keys: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], Collection]:
+        return {key: await open_collection(self.ledger, *key) for key in keys}
 
 
 async def _say_unread(answer: Answer, question: str, emit: Emit | None) -> Answer:

@@ -1,7 +1,7 @@
 """From a question to the passages that may answer it: embed, search both lanes, fuse, read the texts, weigh, rerank."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.errors import InvalidInput
@@ -12,6 +12,7 @@ from penstock.models.pool import ModelPool
 from penstock.pipeline.evidence import EXAMINED, Examiner
 from penstock.pipeline.fusion import Mode, Ranked, fuse, score
 from penstock.pipeline.rerank import Reranked, RerankStage
+from penstock.pipeline.together import Together
 from penstock.stores.analyzer import Analyzer
 from penstock.stores.base import Candidate, IndexQuery, IndexStore, Vector
 from penstock.types import JSON, Collection, Hit
@@ -19,6 +20,8 @@ from penstock.types import JSON, Collection, Hit
 LANE_CANDIDATES = 100
 """How many rows each lane hands to the fusion: far more than are shown, so that a good second in both is not missed."""
 MAX_CANDIDATES = 1_600
+CHUNKS_TOGETHER = 250
+"""What questions that come at once read from the ledger in one look-up: some 3 ms of work."""
 UNKNOWN_TOKENS = frozenset({"[UNK]", "<unk>"})
 
 
@@ -53,6 +56,7 @@ class Retriever:
         self._pool = pool
         self._examiner = Examiner(Analyzer())
         self._reranking = RerankStage(pool)
+        self._chunks = Together(self._get_chunks, most=CHUNKS_TOGETHER)
 
     async def retrieve(
         self,
@@ -114,10 +118,22 @@ class Retriever:
         step = max(limit, EXAMINED)
         for start in range(0, len(ranked), step):
             part = ranked[start : start + step]
-            found = await self._ledger.get_chunks(collection.id, [one.candidate.chunk_id for one in part])
-            visible += [(one, found[one.candidate.chunk_id]) for one in part if one.candidate.chunk_id in found]
+            keys = [(collection.id, one.candidate.chunk_id) for one in part]
+            found = await self._chunks.get(keys)
+            visible += [(one, found[key]) for one, key in zip(part, keys, strict=True) if key in found]
             if len(visible) >= EXAMINED and len({row.chunk.text for _, row in visible}) >= limit:
                 break
+        return visible
+
+    async def _get_chunks(self, keys: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], Found]:
+        """The visible ones, by collection and chunk id."""
+        wanted: dict[str, list[str]] = {}
+        for collection_id, chunk_id in keys:
+            wanted.setdefault(collection_id, []).append(chunk_id)
+        visible: dict[tuple[str, str], Found] = {}
+        for collection_id, chunk_ids in wanted.items():
+            found = await self._ledger.get_chunks(collection_id, chunk_ids)
+            visible |= {(collection_id, chunk_id): one for chunk_id, one in found.items()}
         return visible
 
     def _weigh(self, question: _Question, visible: Sequence[tuple[Ranked, Found]]) -> list[Hit]:
