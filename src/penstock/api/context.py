@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 _GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 MAX_HEADERS: Final = 128
 HEAD_TOO_LARGE: Final = "head_too_large"
+SERVER_SEND: Final = "penstock.send"
+"""Where a request's scope has the server's own `send`: what is streamed need not go through every layer for each piece,
+once the response has begun, which all of them must see."""
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -35,6 +38,7 @@ class ContextMiddleware:
             return
         request_id = _request_id(scope)
         scope["penstock.request_id"] = request_id
+        scope[SERVER_SEND] = send
         status = 0
 
         async def marked_send(message: Message) -> None:

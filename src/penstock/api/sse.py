@@ -1,5 +1,6 @@
 """Server-sent events: encoding, keep-alives, and knowing when the reader has left."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
@@ -9,6 +10,7 @@ import anyio.lowlevel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from penstock.api.context import SERVER_SEND
 from penstock.api.json_io import to_bytes
 
 T = TypeVar("T")
@@ -51,12 +53,13 @@ class EventStream(Response):
         # nginx would hold events back without the second header
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})})
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        lock = anyio.Lock(fast_acquire=True)  # else every event would go once more around the event loop
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        lock = asyncio.Lock()
+        straight: Send = scope.get(SERVER_SEND, send)
 
         async def write(data: bytes) -> None:
             async with lock:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+                await straight({"type": "http.response.body", "body": data, "more_body": True})
 
         async def keep_alive() -> None:
             while True:

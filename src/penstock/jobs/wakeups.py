@@ -7,7 +7,7 @@ depends on a ring: who waits looks for itself now and then, because a ring can b
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from penstock.types import JobEvent
 
@@ -29,30 +29,58 @@ class Inbox:
     def __init__(self) -> None:
         self._events: list[JobEvent] = []
         self._missed = False
-        self._pushed = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._until = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
 
     def push(self, event: JobEvent) -> None:
         if len(self._events) >= _INBOX:
             self.miss()
         else:
             self._events.append(event)
-            self._pushed.set()
+            self._wake()
 
     def miss(self) -> None:
         """Events may have been lost on the way: have the watcher read the store."""
         self._events.clear()
         self._missed = True
-        self._pushed.set()
+        self._wake()
 
     async def take(self, timeout_s: float) -> list[JobEvent] | None:
         """The events pushed since the last call; None after a time-out or a loss: the store knows more."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._pushed.wait()
-        self._pushed.clear()
+        if not (self._events or self._missed):
+            await self._wait(asyncio.get_running_loop(), timeout_s)
         events, self._events = self._events, []
         missed, self._missed = self._missed, False
         return None if missed or not events else events
+
+    def close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
+        """One alarm for many waits, put off when it rings too early: events come far more often than it is needed."""
+        self._until = loop.time() + timeout_s
+        if self._alarm is None or self._alarm.when() > self._until:
+            self.close()
+            self._alarm = loop.call_at(self._until, self._ring, loop)
+        self._waiter = loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._alarm = None
+        if self._waiter is not None and self._until > loop.time():
+            self._alarm = loop.call_at(self._until, self._ring, loop)
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class Wakeups:
@@ -82,6 +110,7 @@ class Wakeups:
         try:
             yield box
         finally:
+            box.close()
             boxes = self.inboxes[job_id]
             boxes.discard(box)
             if not boxes:
