@@ -22,6 +22,7 @@ def test_config_says_where_each_value_comes_from(cli: Any, monkeypatch: pytest.M
     assert result.json["worker.concurrency"] == {"value": 7, "source": "environment"}
     assert result.json["api.host"] == {"value": "127.0.0.1", "source": "default"}
     assert "very secret" not in result.out
+    assert cli("config", "show", "--json").json["api.port"] == 8080
     shown = cli("config", "show")
     assert "api.port\t8080\n" in shown.out
     assert "PENSTOCK_WROKER__CONCURRENCY" in shown.err

@@ -181,10 +181,14 @@ async def http_problem(request: Request, exc: Exception) -> Response:
     return problem_response(status, detail, code=code, request=request, headers=headers)
 
 
+_OWN = "Value error, "
+"""What pydantic sets before the words of our own checks."""
+
+
 async def validation_problem(request: Request, exc: Exception) -> Response:
     """The answer to fields that do not fit the documented schema; a body that is no JSON at all is a 400."""
     assert isinstance(exc, RequestValidationError)
-    errors = [FieldError(loc=list(error["loc"]), detail=error["msg"]) for error in exc.errors()[:20]]
+    errors = [FieldError(loc=list(error["loc"]), detail=error["msg"].removeprefix(_OWN)) for error in exc.errors()[:20]]
     first = errors[0]
     where = ".".join(map(str, first.loc))
     detail = f"{where}: {first.detail}" + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")

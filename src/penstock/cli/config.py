@@ -23,13 +23,14 @@ def show(
     """Every option and its value; secrets are masked."""
     with exit_codes(as_json=as_json):
         values = flat_settings(load_settings())
-        came_from = {name: settings_sources().get(name, "default") for name in values} if sources else {}
+        known = settings_sources()
+        came_from = {name: known.get(name, "default") for name in values}
         if as_json:
             with_sources = {name: {"value": value, "source": came_from[name]} for name, value in values.items()}
             print_json(with_sources if sources else values)
             return
         columns = ["option", "value", "source"] if sources else ["option", "value"]
-        print_table(columns, [[name, value, came_from.get(name)][: len(columns)] for name, value in values.items()])
+        print_table(columns, [[name, value, came_from[name]][: len(columns)] for name, value in values.items()])
         for name in unknown_variables():
             say(f"Warning: {name} is no setting of Penstock.")
         say(f"File: {config_file()}{'' if config_file().is_file() else ' (not there)'}")

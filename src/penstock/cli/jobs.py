@@ -148,6 +148,6 @@ def _change(
 
 def _progress(job: Job) -> str:
     progress = job.progress
-    if progress is None:
+    if progress is None or job.state is JobState.SUCCEEDED:
         return ""
     return f"{progress.stage} {progress.done}/{progress.total}" if progress.total else progress.stage

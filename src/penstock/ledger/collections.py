@@ -103,7 +103,7 @@ def lock_id(conn: Connection, collection_id: str) -> None:
 def _find(conn: Connection, query: Select[Any], tenant: str, name: str) -> Collection:
     row = conn.execute(query, {"tenant": tenant, "name": collection_name(name)}).one_or_none()
     if row is None:
-        raise NotFound(f"There is no collection {name!r}.")
+        raise NotFound(f"There is no collection {name!r}. Check the name, or make the collection first.")
     return record(row)
 
 
