@@ -83,7 +83,7 @@ def main() -> int:
     except asyncio.CancelledError:
         print(f"stopped; what the servers wrote is kept in {folder}")
         return 1
-    held = all(tally.held for tally in tallies)
+    held = not any(tally.verdict for tally in tallies)
     if held:
         shutil.rmtree(folder, ignore_errors=True)
     else:

@@ -33,9 +33,10 @@ class Tally:
         return max(self.recoveries_s, default=0.0)
 
     @property
-    def held(self) -> bool:
-        late = self.slowest_s > self.limit_s
-        return not (self.lost or self.doubled or self.stuck or self.problems or late)
+    def verdict(self) -> str:
+        if self.lost or self.doubled or self.stuck or self.problems:
+            return "BROKEN"
+        return "LATE" if self.slowest_s > self.limit_s else ""
 
     def require(self, holds: bool, otherwise: str) -> None:
         if not holds:
@@ -43,9 +44,8 @@ class Tally:
 
     def row(self) -> str:
         recovery = f"{self.slowest_s:.2f} of {self.limit_s:g} s" if self.recoveries_s else "-"
-        verdict = "" if self.held else "  BROKEN"
         counts = f"{self.runs:>7} {self.lost:>5} {self.doubled:>8} {self.stuck:>6}"
-        return f"{self.case:<4} {self.what:<58} {counts} {recovery:>15}{verdict}"
+        return f"{self.case:<4} {self.what:<58} {counts} {recovery:>15}  {self.verdict}".rstrip()
 
 
 HEAD = f"{'case':<4} {'what':<58} {'runs':>7} {'lost':>5} {'doubled':>8} {'stuck':>6} {'slowest recovery':>15}"
