@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from penstock.filters import parse_filter
 from penstock.stores import IndexQuery, IndexRow, IndexStore, LaneHits, StoresOptions, open_index
 from penstock.stores.lancedb import LanceIndex
 from penstock.stores.memory import MemoryIndex
+from penstock.stores.mirror import Mirror
 
 DIMENSIONS = 16
 WORDS = ["river", "gate", "valve", "桥梁", "crack", "turbine"]
@@ -127,3 +129,29 @@ async def test_what_does_not_fit_in_is_searched_on_disk(url: str) -> None:
         await index.upsert("col", [row(i) for i in range(300, 600)])
         assert not await held(index)
         assert len(found(await index.search("col", IndexQuery(k=600, vector=row(1).vector)))) == 600
+
+
+def test_many_small_writes_become_few_segments() -> None:
+    mirror = Mirror(DIMENSIONS)
+    for start in range(0, 900, 3):
+        mirror.sync(None, held_rows(range(start, start + 3)))
+        if start % 90 == 0:
+            mirror.sync(np.arange(start // 2, start + 3, dtype=np.uint64), held_rows(range(0)))
+    assert mirror.rows == 900 - 405
+    assert mirror.segments <= 20
+    hits = mirror.search(IndexQuery(k=900, vector=row(1).vector, text="river"), ["river"])
+    assert {one.chunk_id for one in hits.candidates} == {f"chk_{i}" for i in range(405, 900)}
+    assert {one.chunk_id for one in hits.candidates if one.fulltext} == {f"chk_{i}" for i in range(406, 900, 2)}
+
+
+def held_rows(numbers: range) -> pa.Table:
+    """Rows as they are copied; the even ones have the word river."""
+    return pa.table(
+        {
+            "chunk_id": pa.array([f"chk_{i}" for i in numbers], pa.string()),
+            "terms": pa.array(["gate" if i % 2 else "river valve" for i in numbers], pa.string()),
+            "vector": pa.array([row(i).vector for i in numbers], pa.list_(pa.float32(), DIMENSIONS)),
+            "facets": pa.array([[] for _ in numbers], pa.list_(pa.string())),
+            "_rowid": pa.array(list(numbers), pa.uint64()),
+        }
+    )

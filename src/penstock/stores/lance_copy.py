@@ -18,6 +18,7 @@ from penstock.stores.mirror import COLUMNS, FEW_ROWS, Mirror, Stamp
 logger = logging.getLogger(__name__)
 
 TAKE_ROWS = 50_000
+LISTED_ROWS = 100_000
 REFUSED_S = 10.0
 """How long a copy that did not fit in is not tried again."""
 BYTES_A_ROW = 2_000
@@ -98,17 +99,38 @@ class LanceCopy:
         """False when more rows than `most` are missing, or they vanished while they were fetched."""
         stamp, version = Stamp.of(self._place), await self._handle.version()
         if version != self._version or mirror is not self._mirror:
-            listed = await self._handle.query().with_row_id().select([]).to_arrow()
-            alive = np.sort(listed["_rowid"].to_numpy())
-            missing = mirror.missing(alive)
-            if len(missing) > most or not self._reserve(len(alive), mirror.dimensions):
-                return False
-            fresh = await self._fetch(missing)
+            fresh = await self._added(mirror) if mirror is self._mirror else None
+            alive = None
             if fresh is None:
-                return False
+                alive = await self._addresses()
+                missing = mirror.missing(alive)
+                if len(missing) > most or not self._reserve(len(alive), mirror.dimensions):
+                    return False
+                fresh = await self._fetch(missing)
+                if fresh is None:
+                    return False
             await asyncio.get_running_loop().run_in_executor(self._executor, mirror.sync, alive, fresh)
         self._stamp, self._version = stamp, version
         return True
+
+    async def _addresses(self) -> NDArray[Any]:
+        """Those of all rows, sorted."""
+        listed = await self._handle.query().with_row_id().select([]).to_batches(max_batch_length=LISTED_ROWS)
+        parts = [batch["_rowid"].to_numpy() async for batch in listed]
+        # They come nearly in order, of which this kind of sorting makes use.
+        return np.sort(np.concatenate(parts), kind="stable") if parts else np.empty(0, np.uint64)
+
+    async def _added(self, mirror: Mirror) -> pa.Table | None:
+        """The rows that were written since; None when rows are gone as well, or more were written than a few.
+
+        The usual case while documents come in, and far quicker than to look at every row's address.
+        """
+        rows = await self._handle.count_rows()
+        if not mirror.rows <= rows <= mirror.rows + FEW_ROWS or not self._reserve(rows, mirror.dimensions):
+            return None
+        later = self._handle.query().where(f"_rowid >= {mirror.end}").with_row_id().select(COLUMNS)
+        fresh = await later.limit(FEW_ROWS + 1).to_arrow()
+        return fresh if mirror.rows + len(fresh) == rows else None
 
     def _reserve(self, rows: int, dimensions: int) -> bool:
         """Whether a copy of so many rows fits in; when it does not, there is none any more."""

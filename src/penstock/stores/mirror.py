@@ -28,6 +28,7 @@ from penstock.stores.segment import Segment
 COLUMNS = ["chunk_id", "terms", "vector", "facets"]
 FEW_ROWS = 2_000
 SMALL_SEGMENTS = 8
+SMALL_ROWS = 16_000
 SEGMENT_ROWS = 200_000
 UNSURE_S = 0.05
 """A folder that changed so lately may change again within the same tick of its file system's clock."""
@@ -59,7 +60,7 @@ class Mirror:
         self.dimensions = dimensions
         self._segments: list[Segment] = []
         self._small: list[pa.Table] = []
-        self._rows = 0
+        self.rows = 0
         self._average = 1.0
         self._sample: tuple[float, int, Vector] = (-math.inf, 0, np.empty((0, dimensions), np.float32))
         self._random = np.random.default_rng(0)
@@ -71,37 +72,56 @@ class Mirror:
             segment.cross_off(addresses, unknown)
         return addresses[unknown]
 
-    def sync(self, addresses: NDArray[Any], fresh: pa.Table) -> None:
-        """Makes these addresses all that is held. `fresh` has the rows of `missing(addresses)`."""
+    @property
+    def segments(self) -> int:
+        return len(self._segments)
+
+    @property
+    def end(self) -> int:
+        """All addresses that are held are lower; those of rows that are written later are not."""
+        return max((segment.end for segment in self._segments), default=0)
+
+    def sync(self, addresses: NDArray[Any] | None, fresh: pa.Table) -> None:
+        """Makes these addresses all that is held. `fresh` has the rows of `missing(addresses)`.
+
+        None: those of `fresh`, beside all that was held before.
+        """
         segments = list(self._segments)
-        for segment in segments:
-            segment.keep(addresses)
-        segments = [segment for segment in segments if segment.live.any()]
+        if addresses is not None:
+            for segment in segments:
+                segment.keep(addresses)
+            segments = [segment for segment in segments if segment.living]
         if len(fresh):
             segments += self._joined(segments, fresh)
         self._segments = segments
-        self._rows = sum(int(segment.live.sum()) for segment in segments)
-        terms = sum(float(segment.terms.lengths[segment.live].sum()) for segment in segments)
-        self._average = max(terms / max(self._rows, 1), 1e-9)
+        self.rows = sum(segment.living for segment in segments)
+        self._average = max(sum(segment.length for segment in segments) / max(self.rows, 1), 1e-9)
         self._resample()
 
     def _joined(self, segments: list[Segment], fresh: pa.Table) -> list[Segment]:
-        """The fresh rows as segments; when small ones have become many, they are made one."""
+        """The fresh rows as segments. When small ones have become many, those that are smaller than all still smaller
+
+        ones together are made one, so that a row is joined with others a few times in all.
+        """
         if len(fresh) > FEW_ROWS:
             return [
                 Segment(fresh.slice(at, SEGMENT_ROWS), self.dimensions) for at in range(0, len(fresh), SEGMENT_ROWS)
             ]
-        small = [segment for segment in segments if segment.source is not None]
+        small = sorted((one for one in segments if one.source is not None), key=len)
+        parts, rows = [fresh], len(fresh)
         if len(small) >= SMALL_SEGMENTS:
-            kept = [one.source.filter(pa.array(one.alive_in_source())) for one in small if one.source is not None]
             for one in small:
+                if len(one) > rows:
+                    break
+                assert one.source is not None
+                parts.append(one.source.filter(pa.array(one.alive_in_source())))
+                rows += len(one)
                 segments.remove(one)
-            fresh = pa.concat_tables([*kept, fresh])
-        return [Segment(fresh, self.dimensions, remember=len(fresh) <= SMALL_SEGMENTS * FEW_ROWS)]
+        return [Segment(pa.concat_tables(parts), self.dimensions, remember=rows <= SMALL_ROWS)]
 
     def search(self, query: IndexQuery, terms: Sequence[str]) -> LaneHits:
         """As `IndexStore.search`. The filter must be one that `can_filter`."""
-        segments, rows = self._segments, self._rows
+        segments, rows = self._segments, self.rows
         if not rows:
             return LaneHits()
         masks = [_mask(segment, query.filter) for segment in segments]
@@ -155,10 +175,10 @@ class Mirror:
         vectors = []
         for segment in self._segments:
             alive = np.flatnonzero(segment.live)
-            wanted = min(len(alive), math.ceil(SAMPLE_ROWS * len(alive) / max(self._rows, 1)))
+            wanted = min(len(alive), math.ceil(SAMPLE_ROWS * len(alive) / max(self.rows, 1)))
             vectors.append(segment.vectors[self._random.choice(alive, wanted, replace=False)])
         whole = np.concatenate(vectors) if vectors else np.empty((0, self.dimensions), np.float32)
-        self._sample = (now, self._rows, whole if self._rows <= SAMPLE_ROWS else whole[:SAMPLE_ROWS])
+        self._sample = (now, self.rows, whole if self.rows <= SAMPLE_ROWS else whole[:SAMPLE_ROWS])
 
 
 def can_filter(where: Filter | None) -> bool:

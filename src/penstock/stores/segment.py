@@ -24,7 +24,10 @@ SAME_AVERAGE = 1e-3
 
 
 class Segment:
-    """`rows` of a table with the columns `_rowid`, `chunk_id`, `terms`, `vector` and `facets`."""
+    """`rows` of a table with the columns `_rowid`, `chunk_id`, `terms`, `vector` and `facets`.
+
+    `live` are those that are not gone: `living` in number, `length` terms in all.
+    """
 
     def __init__(self, rows: pa.Table, dimensions: int, *, remember: bool = False) -> None:
         self.source = rows if remember else None
@@ -44,6 +47,7 @@ class Segment:
         self.facets = Postings.of(rows["facets"].combine_chunks())
         self.live: Mask = np.ones(len(order), np.bool_)
         self.whole = True
+        self.living, self.length = len(order), float(self.terms.lengths.sum())
         self._weighed: tuple[float, Floats] | None = None
 
     def __len__(self) -> int:
@@ -60,6 +64,7 @@ class Segment:
         self.whole = False  # for a moment, searches of other threads look at `live`
         self.live = live
         self.whole = bool(live.all())
+        self.living, self.length = len(self._held), float(self.terms.lengths[live].sum())
 
     def cross_off(self, addresses: NDArray[Any], unknown: Mask) -> None:
         """Says of each of these addresses that is held that it is not unknown."""
@@ -76,6 +81,11 @@ class Segment:
             return slice(first, last + 1), None
         places = np.minimum(np.searchsorted(addresses, held), len(addresses) - 1)
         return places, addresses[places] == held
+
+    @property
+    def end(self) -> int:
+        """All addresses that are held are lower."""
+        return int(self._held[-1]) + 1 if len(self._held) else 0
 
     def alive_in_source(self) -> Mask:
         """Which rows of `source` are alive, in its order."""
