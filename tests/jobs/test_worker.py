@@ -181,6 +181,26 @@ async def test_of_a_short_background_job_only_the_last_stage_is_told(
     assert job.progress.stage == "index"
 
 
+async def test_what_is_said_goes_together_in_order(store: JobStore) -> None:
+    async def talk(context: JobContext) -> JSON:
+        for n in range(2000):
+            await context.say(f"{n} ")
+        await context.emit("note", {"text": "between"})
+        for text in ("水" * 5_000, "门" * 5_000, "\x00" * 5_000, "end"):
+            await context.say(text)
+        return None
+
+    async with working(store, {"work": talk}):
+        job = await ended(store)
+        assert job.state is JobState.SUCCEEDED
+    events = [event for event in await store.events(job.id, limit=5000) if event.type != "state"]
+    (note,) = [place for place, event in enumerate(events) if event.type == "note"]
+    said = ["".join(event.data["text"] for event in part) for part in (events[:note], events[note + 1 :])]
+    assert said[0] == "".join(f"{n} " for n in range(2000))
+    assert said[1] == "水" * 5_000 + "门" * 5_000 + "\x00" * 5_000 + "end"
+    assert len(events) < 200
+
+
 async def test_a_flood_of_events_is_written_whole(store: JobStore) -> None:
     async def flood(context: JobContext) -> JSON:
         for n in range(3000):
@@ -198,10 +218,14 @@ async def test_an_event_that_cannot_be_stored_is_the_handlers_own_failure(store:
     async def shout(context: JobContext) -> JSON:
         await context.emit("delta", {"text": "x" * 100_000})
 
-    async with working(store, {"work": shout, "other": echo}):
-        job = await ended(store)
-        assert job.error is not None
-        assert job.error.code == "too_large"
+    async def roar(context: JobContext) -> JSON:
+        await context.say("x" * 100_000)
+
+    async with working(store, {"work": shout, "loud": roar, "other": echo}):
+        for kind in ("work", "loud"):
+            job = await ended(store, kind=kind)
+            assert job.error is not None
+            assert job.error.code == "too_large"
         assert (await ended(store, kind="other")).state is JobState.SUCCEEDED
 
 

@@ -98,8 +98,8 @@ class FixedContext:
     job: Job
     told: list[str] = field(default_factory=list)
 
-    async def emit(self, _kind: str, data: JSON) -> None:
-        self.told.append(data["text"])
+    async def say(self, text: str) -> None:
+        self.told.append(text)
 
 
 async def ask(

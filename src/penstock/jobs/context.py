@@ -31,6 +31,7 @@ class Attempt:
     reason: Reason | None = None
     ended: bool = False
     events: list[NewEvent] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     progress: Progress | None = None
     progress_at: float = 0.0
     stage: str = ""
@@ -38,6 +39,12 @@ class Attempt:
     @property
     def background(self) -> bool:
         return self.job.priority is not Priority.INTERACTIVE
+
+    def seal(self) -> None:
+        """Make what was said one event."""
+        if self.said:
+            self.events.append(NewEvent(type="delta", data={"text": "".join(self.said)}))
+            self.said.clear()
 
     def cancel(self, reason: Reason) -> None:
         """Cancel the handler's task, once; the first reason counts."""
@@ -77,6 +84,10 @@ class JobContext:
     async def emit(self, kind: str, data: Mapping[str, JSON]) -> None:
         """Add an event to the job's log; waits while too much is unwritten. Raises InvalidInput, TooLarge."""
         await self._reporter.emit(self._attempt, NewEvent(type=kind, data=data))
+
+    async def say(self, text: str) -> None:
+        """Add text to the job's log, as events of type `delta`: what comes faster than it is written goes together."""
+        await self._reporter.say(self._attempt, text)
 
 
 Handler: TypeAlias = Callable[[JobContext], Awaitable[JSON]]

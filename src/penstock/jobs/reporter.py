@@ -15,6 +15,10 @@ from penstock.types import Progress
 logger = logging.getLogger(__name__)
 
 _MAX_EVENTS = 512  # of one attempt, unwritten; then `emit` waits
+_BYTES_A_CHAR = 6  # at most, as JSON
+_FRAME_CHARS = 4  # of `{"text":""}`, at so many bytes each
+_REST = 4  # times what the last writing took
+_LONGEST_REST = 2  # times `flush_s`
 _PROGRESS_S = 0.25
 _PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -22,6 +26,7 @@ _PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 class Reporter:
     """Writes at once when nothing was written for `flush_s`, else when that has passed; an end never waits for it.
 
+    Where the store is slow to take it, it rests longer, up to twice `flush_s`: what is written together costs less.
     While the store is away everything is kept and tried again.
     """
 
@@ -51,7 +56,19 @@ class Reporter:
 
     async def emit(self, attempt: Attempt, event: NewEvent) -> None:
         encode(event.data, "the event", self._store.options.max_event_bytes)
+        attempt.seal()
         attempt.events.append(event)
+        await self._wait_for_room(attempt)
+
+    async def say(self, attempt: Attempt, text: str) -> None:
+        limit = self._store.options.max_event_bytes
+        encode({"text": text}, "the event", limit)
+        if sum(map(len, attempt.said)) + len(text) > limit // _BYTES_A_CHAR - _FRAME_CHARS:
+            attempt.seal()
+        attempt.said.append(text)
+        await self._wait_for_room(attempt)
+
+    async def _wait_for_room(self, attempt: Attempt) -> None:
         self._dirty[attempt] = None
         self._something.set()
         while len(attempt.events) >= _MAX_EVENTS and attempt.reason is None:
@@ -66,12 +83,13 @@ class Reporter:
 
     async def run(self) -> None:
         """Until cancelled."""
-        last = 0.0
+        last = took = 0.0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PROGRESS_S if self._dirty else None):
                     await self._something.wait()
-            if not self._ends and (rest := last + self._flush_s - self._loop.time()) > 0:
+            pause = max(self._flush_s, min(_REST * took, _LONGEST_REST * self._flush_s))
+            if not self._ends and (rest := last + pause - self._loop.time()) > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(rest):
                         await self._end.wait()
@@ -79,6 +97,7 @@ class Reporter:
             self._end.clear()
             last = self._loop.time()
             await self._flush()
+            took = self._loop.time() - last
 
     async def _flush(self) -> None:
         dirty, self._dirty = self._dirty, {}
@@ -106,6 +125,7 @@ class Reporter:
             progress = None
         if progress is not None:
             attempt.progress, attempt.progress_at, attempt.stage = None, now, progress.stage
+        attempt.seal()
         events, attempt.events = attempt.events, []
         if not events and progress is None:
             return None

@@ -87,7 +87,7 @@ class Handlers:
         timings.add(found.timings_ms)
 
         async def tell(text: str) -> None:
-            await context.emit("delta", {"text": text})
+            await context.say(text)
 
         emit = tell if request.stream else None
         answer = await self.answerer.answer(request.question, found.hits, emit=emit, picture=picture)
