@@ -622,7 +622,29 @@ async def test_many_writers_at_once_are_each_served(
     finished = await asyncio.gather(*(ledger.finish_version(d.version_id, pieces(d), pages=1) for d in documents))
     assert all(finished)
     counted = await ledger.get_collection("acme", "docs")
-    assert (counted.documents, counted.chunks, counted.version) == (200, 400, collection.version + 200)
+    assert (counted.documents, counted.chunks) == (200, 400)
+    assert counted.version > collection.version
+
+
+async def test_of_documents_that_finish_together_one_fails_alone(
+    ledger: Ledger, collection: Collection, upload: Upload, pieces: Pieces
+) -> None:
+    accepted = await ledger.accept("acme", "docs", [upload(f"{i}") for i in range(6)])
+    documents = [one.document for one in accepted]
+    calls = [(one, pieces(one)) for one in documents]
+    calls[2] = (documents[2], pieces(documents[3]))
+    calls.append(calls[4])
+    await ledger.delete_document("acme", documents[5].id)
+    found = await asyncio.gather(
+        *(ledger.finish_version(one.version_id, its, pages=1) for one, its in calls), return_exceptions=True
+    )
+    assert isinstance(found.pop(2), InvalidInput)
+    assert found == [True, True, True, True, False, True]
+    counted = await ledger.get_collection("acme", "docs")
+    assert (counted.documents, counted.chunks) == (4, sum(len(its) for _, its in calls[:5]) - len(calls[2][1]))
+    works = await ledger.get_versions([one.version_id for one in documents] + ["ver_unknown"])
+    assert works.keys() == {one.version_id for one in documents}
+    assert [works[one.version_id].status for one in documents[:3]] == ["done", "done", "pending"]
 
 
 async def test_a_caller_that_is_gone_leaves_the_rest_alone(

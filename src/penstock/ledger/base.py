@@ -216,6 +216,10 @@ class Ledger(ABC):
         """`NotFound` when there is no such version."""
 
     @abstractmethod
+    async def get_versions(self, version_ids: Sequence[str]) -> Mapping[str, VersionWork]:
+        """`get_version` for many; those that are not there are missing."""
+
+    @abstractmethod
     async def finish_version(
         self,
         version_id: str,

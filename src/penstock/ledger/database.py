@@ -1,7 +1,7 @@
 """What runs the ledger's operations: plain functions over a connection, each one transaction."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -11,6 +11,7 @@ from penstock.errors import InvalidInput
 
 P = ParamSpec("P")
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
 
 
 class Database(ABC):
@@ -26,6 +27,14 @@ class Database(ABC):
         """Runs it in a transaction that is committed and durable when this returns, or undone when this raises."""
         with _text_checked():
             return await self._write(lambda conn: function(conn, *args, **kwargs))
+
+    async def write_each(self, function: Callable[[Connection, Sequence[I]], Sequence[T | Exception]], item: I) -> T:
+        """As `write`, for a function that does many items at once: an engine may hand it those of several callers.
+
+        It says of each item what came of it; an error there has written nothing of that item.
+        """
+        with _text_checked():
+            return await self._write_each(function, item)
 
     async def ping(self) -> None:
         """See `Ledger.ping`."""
@@ -44,6 +53,12 @@ class Database(ABC):
 
     @abstractmethod
     async def _write(self, call: Callable[[Connection], T]) -> T: ...
+
+    async def _write_each(self, function: Callable[[Connection, Sequence[I]], Sequence[T | Exception]], item: I) -> T:
+        [result] = await self._write(lambda conn: function(conn, [item]))
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 @contextmanager

@@ -73,6 +73,9 @@ class SqlLedger(Ledger):
     async def get_version(self, version_id: str) -> VersionWork:
         return await self._database.read(versions.get, version_id)
 
+    async def get_versions(self, version_ids: Sequence[str]) -> Mapping[str, VersionWork]:
+        return await self._database.read(versions.get_many, version_ids)
+
     async def finish_version(
         self,
         version_id: str,
@@ -82,7 +85,10 @@ class SqlLedger(Ledger):
         notes: Sequence[str] = (),
         index_ids: frozenset[str] | None = None,
     ) -> bool:
-        return await self._database.write(versions.finish, self._clock(), version_id, chunks, pages, notes, index_ids)
+        finish = versions.Finish(
+            version_id=version_id, chunks=chunks, pages=pages, notes=notes, index_ids=index_ids, now=self._clock()
+        )
+        return await self._database.write_each(versions.finish, finish)
 
     async def fail_version(self, version_id: str, failure: Failure) -> None:
         await self._database.write(versions.fail, self._clock(), version_id, failure)

@@ -22,6 +22,7 @@ from penstock.ledger.turnstile import Turnstile
 from penstock.ledger.writer import GroupWriter
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
 
 _READERS = 4
 
@@ -58,6 +59,9 @@ class _SqliteDatabase(Database):
 
     async def _write(self, call: Callable[[Connection], T]) -> T:
         return await self._writer.run(call)
+
+    async def _write_each(self, function: Callable[[Connection, Sequence[I]], Sequence[T | Exception]], item: I) -> T:
+        return await self._writer.run_each(function, item)
 
     def _translate(self, exc: DBAPIError | sqlite3.Error) -> PenstockError:
         return translate(exc.orig if isinstance(exc, DBAPIError) else exc, self._name)

@@ -1,11 +1,13 @@
 """Operations on versions: their way through ingest. Each takes a connection inside a transaction."""
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, insert, literal_column, select, update
 
-from penstock.errors import NotFound, Unavailable
+from penstock.errors import InvalidInput, NotFound, Unavailable
 from penstock.ledger import chunks as chunk_operations
 from penstock.ledger import collections
 from penstock.ledger.base import Generation, VersionWork
@@ -41,6 +43,7 @@ _WORK = (
     )
 )
 _WORK_BY_ID = _WORK.where(versions.c.id == bindparam("id"))
+_WORK_BY_IDS = _WORK.where(versions.c.id.in_(bindparam("ids", expanding=True)))
 _WORK_PENDING = (
     # The status is a literal, not a parameter, so that the partial index of pending versions serves.
     _WORK.where(versions.c.status == literal_column("'pending'"), versions.c.id > bindparam("after"))
@@ -51,7 +54,7 @@ _LOCK = (
     select(collection_table.c.id)
     .join(documents, documents.c.collection_id == collection_table.c.id)
     .join(versions, versions.c.document_id == documents.c.id)
-    .where(versions.c.id == bindparam("id"))
+    .where(versions.c.id.in_(bindparam("ids", expanding=True)))
     .with_for_update(of=collection_table)
 )
 _shown = versions.alias("shown")
@@ -75,7 +78,7 @@ _STANDING = (
         _next, and_(_next.c.collection_id == collection_table.c.id, _next.c.state == literal_column("'building'"))
     )
     .outerjoin(_shown, _shown.c.id == documents.c.searchable_version_id)
-    .where(versions.c.id == bindparam("id"))
+    .where(versions.c.id.in_(bindparam("ids", expanding=True)))
 )
 _of = versions.c.id == bindparam("of")
 _FINISH = (
@@ -162,52 +165,98 @@ def get(conn: Connection, version_id: str) -> VersionWork:
     return record(row)
 
 
+def get_many(conn: Connection, version_ids: Sequence[str]) -> Mapping[str, VersionWork]:
+    return {row.id: record(row) for row in conn.execute(_WORK_BY_IDS, {"ids": list(version_ids)})}
+
+
 def list_pending(conn: Connection, after: str, limit: int) -> Sequence[VersionWork]:
     # A pending version is live: superseding or deleting it cancels it.
     return [record(row) for row in conn.execute(_WORK_PENDING, {"after": after, "n": limit})]
 
 
-def _lock(conn: Connection, version_id: str) -> Row[Any] | None:
-    """How the version stands, which nobody else changes until this transaction ends."""
-    conn.execute(_LOCK, {"id": version_id})
-    return conn.execute(_STANDING, {"id": version_id}).one_or_none()
+def _lock(conn: Connection, version_ids: Sequence[str]) -> Mapping[str, Row[Any]]:
+    """How the versions stand, which nobody else changes until this transaction ends."""
+    conn.execute(_LOCK, {"ids": version_ids})
+    return {row.id: row for row in conn.execute(_STANDING, {"ids": version_ids})}
 
 
-def finish(
-    conn: Connection,
-    now: float,
-    version_id: str,
-    passages: Sequence[Chunk],
-    pages: int,
-    notes: Sequence[str],
-    index_ids: frozenset[str] | None,
-) -> bool:
-    version = _lock(conn, version_id)
-    if version is None:
-        return False
-    if version.shown_id == version_id:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """What `Ledger.finish_version` is told, and when."""
+
+    version_id: str
+    chunks: Sequence[Chunk]
+    pages: int
+    notes: Sequence[str]
+    index_ids: frozenset[str] | None
+    now: float
+
+
+def finish(conn: Connection, finishes: Sequence[Finish]) -> Sequence[bool | Exception]:
+    """As `Ledger.finish_version` for each: many documents of a moment cost little more than one."""
+    ids = [one.version_id for one in finishes]
+    if len(set(ids)) < len(ids):  # the second call for a version is to see what the first did
+        return [finish(conn, [one])[0] for one in finishes]
+    standing = _lock(conn, ids)
+    todo = _Finishing()
+    outcomes = [todo.judge(one, standing.get(one.version_id)) for one in finishes]
+    todo.write(conn)
+    return outcomes
+
+
+class _Finishing:
+    """Rows to write for the versions of one transaction."""
+
+    def __init__(self) -> None:
+        self._chunks: list[dict[str, object]] = []
+        self._finished: list[dict[str, object]] = []
+        self._shown: list[dict[str, object]] = []
+        self._purged: list[dict[str, object]] = []
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def judge(self, one: Finish, version: Row[Any] | None) -> bool | Exception:
+        if version is None:
+            return False
+        if version.shown_id == one.version_id:
+            return True
+        if not version.live or version.status != DocumentStatus.PENDING:
+            # Whoever asks has written to the index already: that must go, even if it was purged before.
+            self._purged.append({"of": one.version_id, "now": one.now})
+            return False
+        if one.index_ids is not None and not _places(version) <= one.index_ids:
+            return Unavailable("A reindex of the collection has begun or ended meanwhile: the document goes there too.")
+        try:
+            rows = [chunk_operations.row(chunk, version.collection_id, one.version_id) for chunk in one.chunks]
+        except InvalidInput as exc:
+            return exc
+        self._take(one, version, rows)
         return True
-    if not version.live or version.status != DocumentStatus.PENDING:
-        # Whoever asks has written to the index already: that must go, even if it was purged before.
-        conn.execute(_PURGE, {"of": version_id, "now": now})
-        return False
-    if index_ids is not None and not _places(version) <= index_ids:
-        raise Unavailable("A reindex of the collection has begun or ended meanwhile: the document goes there too.")
-    if passages:
-        rows = [chunk_operations.row(chunk, version.collection_id, version_id) for chunk in passages]
-        conn.execute(insert(chunks), rows)
-    said = to_json(notes) if notes else None
-    conn.execute(_FINISH, {"of": version_id, "n_pages": pages, "n_chunks": len(passages), "said": said, "now": now})
-    conn.execute(_SHOW, {"of": version.document_id, "number": version.number, "shown": version_id})
-    if version.shown_id is not None:
-        conn.execute(_PURGE, {"of": version.shown_id, "now": now})
-    collections.count(
-        conn,
-        version.collection_id,
-        documents=0 if version.shown_id else 1,
-        chunks=len(passages) - (version.shown_chunks or 0),
-    )
-    return True
+
+    def _take(self, one: Finish, version: Row[Any], rows: Sequence[dict[str, object]]) -> None:
+        said = to_json(one.notes) if one.notes else None
+        size = len(rows)
+        self._chunks += rows
+        self._finished.append(
+            {"of": one.version_id, "n_pages": one.pages, "n_chunks": size, "said": said, "now": one.now}
+        )
+        self._shown.append({"of": version.document_id, "number": version.number, "shown": one.version_id})
+        if version.shown_id is not None:
+            self._purged.append({"of": version.shown_id, "now": one.now})
+        self._counts[version.collection_id].update(
+            documents=0 if version.shown_id else 1, chunks=size - (version.shown_chunks or 0)
+        )
+
+    def write(self, conn: Connection) -> None:
+        for statement, rows in (
+            (insert(chunks), self._chunks),
+            (_FINISH, self._finished),
+            (_SHOW, self._shown),
+            (_PURGE, self._purged),
+        ):
+            if rows:
+                conn.execute(statement, rows)
+        for collection_id, more in sorted(self._counts.items()):
+            collections.count(conn, collection_id, documents=more["documents"], chunks=more["chunks"])
 
 
 def _places(version: Row[Any]) -> frozenset[str]:
@@ -225,7 +274,7 @@ def cancel(conn: Connection, now: float, version_id: str) -> None:
 
 
 def _end(conn: Connection, now: float, version_id: str, to: DocumentStatus, failure: str | None) -> None:
-    version = _lock(conn, version_id)
+    version = _lock(conn, [version_id]).get(version_id)
     if version is None or version.status != DocumentStatus.PENDING:
         return
     conn.execute(_END, {"of": version_id, "to": to, "failure": failure, "now": now})
@@ -233,7 +282,7 @@ def _end(conn: Connection, now: float, version_id: str, to: DocumentStatus, fail
 
 
 def reopen(conn: Connection, now: float, version_id: str, job_id: str) -> bool:
-    version = _lock(conn, version_id)
+    version = _lock(conn, [version_id]).get(version_id)
     if version is None or not version.live or version.status == DocumentStatus.DONE:
         return False
     if not conn.execute(_REOPEN, {"of": version_id, "job": job_id, "now": now}).rowcount:

@@ -2,7 +2,7 @@
 
 import asyncio
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -12,19 +12,27 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from penstock.errors import PenstockError, Unavailable
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
 
 _GROUP = 256
 """Operations a transaction at most, so that another process that wants to write waits for some tens of ms only."""
 
 
 class _Operation:
-    """A function on its way through the thread, and what came of it."""
+    """A function on its way through the thread, and what came of it.
 
-    def __init__(self, function: Callable[[Connection], Any], future: asyncio.Future[Any]) -> None:
+    With an `item`, the function takes a list of items, so that one call does for all that come together.
+    """
+
+    def __init__(self, function: Callable[..., Any], future: asyncio.Future[Any], item: Any = None) -> None:
         self.function = function
         self.future = future
+        self.item = item
         self.result: Any = None
         self.error: BaseException | None = None
+
+    def take(self, result: Any) -> None:
+        self.result, self.error = (None, result) if isinstance(result, Exception) else (result, None)
 
     def deliver(self) -> None:
         if self.future.done():  # its caller was cancelled meanwhile
@@ -60,6 +68,17 @@ class GroupWriter:
         self._queue.put(_Operation(function, future))
         return await future
 
+    async def run_each(self, function: Callable[[Connection, Sequence[I]], Sequence[T | Exception]], item: I) -> T:
+        """As `run`, for a function that does many items at once and says of each what came of it, errors too.
+
+        Where it raises instead, it is called again with each item alone.
+        """
+        if self._closed:
+            raise Unavailable("The ledger is closed: the process is about to end.")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Operation(function, future, item))
+        return await future
+
     async def close(self) -> None:
         """Ends once all that was asked for is written."""
         self._closed = True
@@ -90,8 +109,8 @@ class GroupWriter:
     def _commit(self, conn: Connection, group: Sequence[_Operation]) -> None:
         try:
             with conn.begin():
-                for operation in group:
-                    self._run(conn, operation, alone=len(group) == 1)
+                for operations in _together(group):
+                    self._run(conn, operations, alone=len(operations) == len(group))
         except DBAPIError as exc:
             error = self._translated(exc)
             if len(group) == 1 or type(error) is Unavailable:
@@ -102,25 +121,53 @@ class GroupWriter:
         except Exception as exc:
             _fail(group, exc)
 
-    def _run(self, conn: Connection, operation: _Operation, *, alone: bool) -> None:
-        operation.error = None
-        if alone:
-            operation.result = operation.function(conn)
+    def _run(self, conn: Connection, operations: Sequence[_Operation], *, alone: bool) -> None:
+        """Operations of one function; `alone` when there are no others in the transaction that must be kept."""
+        if alone and len(operations) == 1:
+            _call(conn, operations)
             return
         try:
             with conn.begin_nested():
-                operation.result = operation.function(conn)
+                _call(conn, operations)
         except IntegrityError as exc:
-            operation.error = self._translated(exc)
+            self._run_apart(conn, operations, self._translated(exc))
         except DBAPIError:
             raise  # a full disk, say: the engine may have undone the whole transaction
         except Exception as exc:
-            operation.error = exc
+            self._run_apart(conn, operations, exc)
+
+    def _run_apart(self, conn: Connection, operations: Sequence[_Operation], error: Exception) -> None:
+        """Finds out which of them it was."""
+        if len(operations) == 1:
+            operations[0].error = error
+            return
+        for operation in operations:
+            self._run(conn, [operation], alone=False)
 
     def _translated(self, exc: DBAPIError) -> PenstockError:
         error = self._translate(exc)
         error.__cause__ = exc
         return error
+
+
+def _together(group: Sequence[_Operation]) -> Iterable[Sequence[_Operation]]:
+    """Those that one call can do, else one by one; the order of operations that wait at the same time is nobody's."""
+    bulk: dict[Callable[..., Any], list[_Operation]] = {}
+    for operation in group:
+        if operation.item is None:
+            yield [operation]
+        else:
+            bulk.setdefault(operation.function, []).append(operation)
+    yield from bulk.values()
+
+
+def _call(conn: Connection, operations: Sequence[_Operation]) -> None:
+    first = operations[0]
+    if first.item is None:
+        first.take(first.function(conn))
+        return
+    for operation, result in zip(operations, first.function(conn, [one.item for one in operations]), strict=True):
+        operation.take(result)
 
 
 def _fail(group: Sequence[_Operation], error: Exception) -> None:
