@@ -223,6 +223,13 @@ def test_not_ready_is_an_answer_and_no_error(run: Any, server: Any) -> None:
     assert readiness.checks["workers"] == "no worker is running"
 
 
+@pytest.mark.parametrize("key", ["two\nlines", "schlüssel"])
+def test_a_key_that_is_none_is_told_without_showing_it(key: str) -> None:
+    with pytest.raises(ConfigError, match="copy it again") as caught:
+        ClientOptions(api_key=key)
+    assert key not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["localhost:7733", "ftp://x", "http://", "http://[::1"])
 def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
     with pytest.raises(ConfigError, match="URL"):

@@ -271,7 +271,9 @@ async def test_urls_that_may_not_be_fetched_are_refused_one_by_one(house: House)
     assert batch.counts == {BatchItemState.REFUSED: 20}
     retried = await house.batches.retry("default", batch.id)
     assert (retried.documents, retried.gathering) == (0, True)
-    assert (await house.gather(batch)).counts == {BatchItemState.REFUSED: 20}
+    again = await house.gather(batch)
+    assert again.counts == {BatchItemState.REFUSED: 20}
+    assert again.items == 20
 
 
 async def test_urls_become_documents_named_after_them(house: House) -> None:

@@ -14,7 +14,7 @@ DEFAULT_URL = "http://127.0.0.1:7733"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """What is not given comes from `PENSTOCK_URL` and `PENSTOCK_API_KEY`. Raises `ConfigError` for a URL that is none.
+    """What is not given comes from `PENSTOCK_URL` and `PENSTOCK_API_KEY`. Raises `ConfigError` for a URL or a key that is none.
 
     `timeout_s` bounds one wait for the server's next bytes, not a whole call. A call whose connection fails is made at
     most `attempts` times, one that the server refuses for now (429, 503) at most `refused_attempts` times. The pause
@@ -40,7 +40,9 @@ class ClientOptions:
             raise ConfigError(f"{url!r} is not an http(s) URL. Give the server's, such as {DEFAULT_URL}.")
         object.__setattr__(self, "url", url.rstrip("/"))
         if self.api_key is None:
-            object.__setattr__(self, "api_key", os.environ.get(KEY_VARIABLE) or None)
+            object.__setattr__(self, "api_key", (os.environ.get(KEY_VARIABLE) or "").strip() or None)
+        if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise ConfigError(f"The API key ({KEY_VARIABLE}) holds characters that no key has: copy it again.")
 
     @property
     def headers(self) -> dict[str, str]:

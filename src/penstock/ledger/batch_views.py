@@ -71,7 +71,7 @@ def record(conn: Connection, row: Row[Any]) -> Batch:
         collection=row.collection,
         state=_state(row.state, counts),
         priority=Priority(row.priority),
-        items=row.items,
+        items=sum(counts.values()),
         unchanged=sum(one.unchanged for one in rows),
         counts=counts,
         error=None if row.error is None else from_json(row.error, Failure),
