@@ -15,9 +15,11 @@ from PIL import Image
 from penstock.api.main import create_app
 from penstock.app import Services
 from penstock.fetch import Fetcher, FetchOptions
+from penstock.jobs.base import JobFilter
 from penstock.jobs.worker import Worker
 from penstock.pipeline.pictures import ImageOptions
 from penstock.testing.network import PUBLIC, FakeNetwork, FileServer, http_reply
+from penstock.types import CollectionOptions
 
 NothingStored = Callable[[], Awaitable[bool]]
 
@@ -279,4 +281,41 @@ async def test_a_caller_cannot_choose_who_is_asked(
     for image in ({}, {"image": BASE64}):
         reply = await client.post("/v1/questions", json={"question": "x", field: "http://evil.example/v1", **image})
         assert reply.status_code == 422
+    assert await nothing_stored()
+
+
+async def test_a_search_takes_an_image_as_questions_do(services: Services, client: httpx.AsyncClient) -> None:
+    options = CollectionOptions(image_model="clip")
+    await services.ledger.create_collection("default", "pictures", options)
+    body = {"collection": "pictures", "timeout_s": 0.1}
+    for sent in (
+        await client.post("/v1/search", json={**body, "image": BASE64}),
+        await client.post("/v1/search", json={**body, "image": BASE64, "query": "A gate"}),
+        await client.post(
+            "/v1/search",
+            data={"collection": "pictures", "query": "A gate", "timeout_s": "0.1"},
+            files={"image": ("a.png", PNG, "image/png")},
+        ),
+    ):
+        assert sent.status_code in {503, 504}, sent.text  # nobody works here, but it was taken
+    jobs = (await services.jobs.list(JobFilter(kinds=frozenset({"search"})))).jobs
+    assert sorted(job.payload["query"] for job in jobs) == ["", "A gate", "A gate"]
+    assert {await services.blobs.get(job.payload["image_sha256"]) for job in jobs} == {PNG}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"query": ""},
+        {"image": BASE64},  # the default collection has no image model
+        {"image": BASE64, "query": "A gate", "mode": "dense"},
+        {"image": BASE64, "image_path": "a.png"},
+    ],
+)
+async def test_a_search_that_cannot_be_is_refused(
+    client: httpx.AsyncClient, nothing_stored: NothingStored, body: dict[str, str]
+) -> None:
+    reply = await client.post("/v1/search", json=body)
+    assert reply.status_code in {400, 422}, reply.text
     assert await nothing_stored()

@@ -1,21 +1,16 @@
 """Pictures in documents: found, embedded, and kept right through all that happens to a document."""
 
-import io
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw
 
 from penstock.cache import CacheOptions, open_cache
 from penstock.errors import ParseError
-from penstock.models.options import ModelsOptions
-from penstock.models.pool import ModelPool
 from penstock.pipeline import media
 from penstock.pipeline.content_cache import ContentCache
 from penstock.pipeline.intake import Intake, IntakeOptions
 from penstock.pipeline.mending import Mender
-from penstock.pipeline.parsing import ParserPool, ParsingOptions
 from penstock.pipeline.parsing.records import FoundPicture, PlainPicture
 from penstock.pipeline.picture_shelf import PictureShelf
 from penstock.pipeline.reindex import Reindexer
@@ -23,47 +18,18 @@ from penstock.pipeline.reindexing import start_reindex
 from penstock.pipeline.upkeep import Upkeep, UpkeepOptions
 from penstock.stores import IndexQuery
 from penstock.stores.places import pictures_place
-from penstock.testing.house import House, open_house, report
-from penstock.types import Chunk, CollectionOptions, DocumentStatus
+from penstock.testing.clip_house import open_clip_house, pdf, png
+from penstock.testing.house import House, report
+from penstock.types import Chunk, DocumentStatus
 
 CLIP = Path(__file__).parents[1] / "models" / "golden" / "clip"
 COLOURS = ("navy", "crimson", "gold", "darkgreen")
-WITH_IMAGES = CollectionOptions(image_model="clip")
-
-
-def drawing(colour: str, side: int = 200) -> Image.Image:
-    image = Image.new("RGB", (side, side), "white")
-    ImageDraw.Draw(image).ellipse((side // 5, side // 5, side // 2, side * 4 // 5), fill=colour)
-    return image
-
-
-def png(colour: str) -> bytes:
-    data = io.BytesIO()
-    drawing(colour).save(data, "PNG")
-    return data.getvalue()
-
-
-def pdf(*colours: str) -> bytes:
-    """One picture a page, and not a word."""
-    data = io.BytesIO()
-    first, *rest = (drawing(colour) for colour in colours)
-    first.save(data, "PDF", save_all=True, append_images=rest)
-    return data.getvalue()
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    options = ModelsOptions.model_validate(
-        {"image_embedders": {"clip": {"model": str(CLIP)}}, "device": "cpu", "cache_dir": tmp_path / "models"}
-    )
-    async with (
-        open_house(tmp_path, index_url=f"lancedb://{tmp_path / 'index'}") as opened,
-        ParserPool(ParsingOptions(processes=1, ocr_languages=())) as parsers,
-        ModelPool(options) as pool,
-    ):
-        opened.parsers = parsers
-        opened.images = await pool.image_embedder("clip")
-        await opened.ledger.create_collection("default", "pictures", WITH_IMAGES)
+async def house(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    compiled, index = tmp_path_factory.getbasetemp() / "models", f"lancedb://{tmp_path / 'index'}"
+    async with open_clip_house(tmp_path, clip=CLIP, compiled=compiled, index_url=index) as opened:
         yield opened
 
 

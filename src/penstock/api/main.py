@@ -29,7 +29,7 @@ from penstock.api.routers import (
     search,
     workers,
 )
-from penstock.api.schemas import BatchUpload, DocumentsUpload, QuestionBody
+from penstock.api.schemas import BatchUpload, DocumentsUpload, QuestionBody, SearchBody
 from penstock.api.state import ApiState, make_state
 from penstock.app import Services
 from penstock.errors import PenstockError
@@ -111,7 +111,7 @@ def _document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = made()
             _, definitions = models_json_schema(
-                [(model, "validation") for model in (BatchUpload, DocumentsUpload, QuestionBody, Problem)],
+                [(model, "validation") for model in (BatchUpload, DocumentsUpload, QuestionBody, SearchBody, Problem)],
                 ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"] |= definitions["$defs"]

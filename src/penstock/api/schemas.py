@@ -1,6 +1,6 @@
 """What callers send, field by field. Strict: no unknown field, no string where a number is meant."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -194,8 +194,34 @@ class DocumentsSelection(Strict):
         return self
 
 
-class SearchBody(Strict):
-    query: Annotated[Text, Field(min_length=1, examples=["How wide must an escape route be?"])]
+class WithImage(Strict):
+    """What may come with an image: base64, a `data:` URL, or an http(s) URL. In a form also a file."""
+
+    image: Annotated[
+        str | None,
+        Field(
+            None,
+            min_length=1,
+            description="What it is about, or like: base64, a `data:` URL, or an http(s) URL. In a form also a file.",
+        ),
+    ]
+    image_path: Annotated[
+        str | None,
+        Field(None, min_length=1, description="The same as a file in the server's folder of images, where it has one."),
+    ]
+
+    @model_validator(mode="after")
+    def _one_image(self) -> Self:
+        if self.image is not None and self.image_path is not None:
+            raise ValueError("give the image or its path, not both")
+        return self
+
+
+class SearchBody(WithImage):
+    query: Annotated[
+        Text | None,
+        Field(None, min_length=1, description="May be left out with an image.", examples=["How wide is the route?"]),
+    ]
     collection: CollectionName
     limit: Annotated[int, Field(10, ge=1, le=100)]
     mode: Literal["fused", "dense", "fulltext"] = "fused"
@@ -203,35 +229,16 @@ class SearchBody(Strict):
     timeout_s: Timeout
 
 
-class QuestionBody(Strict):
+class QuestionBody(WithImage):
     question: Annotated[Text, Field(min_length=1, examples=["How wide must an escape route be?"])]
     collection: CollectionName
     limit: Annotated[int, Field(8, ge=1, le=50, description="How many passages the answer may draw on.")]
     filter: Filter
     stream: Annotated[bool, Field(False, description="Answer as server-sent events.")]
-    image: Annotated[
-        str | None,
-        Field(
-            None,
-            min_length=1,
-            description="An image that the question is about: base64, a `data:` URL, or an http(s) URL. In a form also "
-            "a file.",
-        ),
-    ]
-    image_path: Annotated[
-        str | None,
-        Field(None, min_length=1, description="The same as a file in the server's folder of images, where it has one."),
-    ]
     wait_s: Annotated[
         float, Field(0.0, ge=0, le=3600, description="Wait so long for the answer (the server may wait less).")
     ]
     timeout_s: Timeout
-
-    @model_validator(mode="after")
-    def _one_image(self) -> "QuestionBody":
-        if self.image is not None and self.image_path is not None:
-            raise ValueError("give the image or its path, not both")
-        return self
 
 
 class JobsSelection(Strict):

@@ -30,12 +30,14 @@ def ask(
     """
     with exit_codes(as_json=as_json), Client(url) as client:
         if as_json:
-            answer = client.ask(question, collection=collection, limit=limit, image=_image(image), timeout_s=timeout_s)
+            answer = client.ask(
+                question, collection=collection, limit=limit, image=image_of(image), timeout_s=timeout_s
+            )
             print_json(answer)
             return
         told = ""
         pieces = client.ask_stream(
-            question, collection=collection, limit=limit, image=_image(image), timeout_s=timeout_s
+            question, collection=collection, limit=limit, image=image_of(image), timeout_s=timeout_s
         )
         for piece in pieces:
             if isinstance(piece, str):
@@ -45,7 +47,7 @@ def ask(
                 _end(piece, told)
 
 
-def _image(image: str | None) -> Path | str | None:
+def image_of(image: str | None) -> Path | str | None:
     """A URL as it is, and anything else as a file, which must be there."""
     if image is None or image.startswith(("http://", "https://")):
         return image

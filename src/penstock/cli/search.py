@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from penstock.cli.ask import image_of
 from penstock.cli.output import CollectionName, Json, Url, exit_codes, one_line, print_json, say, timings
 from penstock.client import Client
 from penstock.types import Hit
@@ -12,18 +13,22 @@ SHOWN_CHARS = 400
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(help="What to look for; may be left out with an image.")] = "",
     collection: CollectionName = "default",
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many passages.")] = 5,
     mode: Annotated[
         Literal["fused", "dense", "fulltext"], typer.Option(help="By meaning, by words, or both.")
     ] = "fused",
+    image: Annotated[
+        str | None,
+        typer.Option(help="Find pictures like this one: a file, or a URL that the server may fetch."),
+    ] = None,
     url: Url = "",
     as_json: Json = False,
 ) -> None:
     """Find the passages that fit a query best."""
     with exit_codes(as_json=as_json), Client(url) as client:
-        result = client.search(query, collection=collection, limit=limit, mode=mode)
+        result = client.search(query, collection=collection, limit=limit, mode=mode, image=image_of(image))
         if as_json:
             print_json(result)
             return

@@ -34,16 +34,22 @@ class QuestionVerbs:
     @verb
     def search(
         self,
-        query: str,
+        query: str = "",
         *,
         collection: str = DEFAULT_COLLECTION,
         limit: int = 10,
         mode: Literal["fused", "dense", "fulltext"] = "fused",
         filter: JSON = None,  # noqa: A002 - the name of the field
+        image: Image | None = None,
         timeout_s: float = 30.0,
     ) -> Flow[SearchResult]:
-        """The best passages, best first. `filter` speaks of the documents' metadata. `DeadlineExceeded`."""
-        body = {"query": query, "collection": collection, "limit": limit, "mode": mode, "filter": filter}
+        """The best passages, best first. `filter` speaks of the documents' metadata. `DeadlineExceeded`.
+
+        In a collection with an image model also pictures: those that show what the query says, or look like the
+        `image` (bytes, a file, or a URL that the server may fetch), with which the query may be empty.
+        """
+        body = {"query": query or None, "collection": collection, "limit": limit, "mode": mode, "filter": filter}
+        body |= {} if image is None else {"image": _image(image)}
         call = Call(
             method="POST",
             path="/v1/search",

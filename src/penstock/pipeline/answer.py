@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +13,17 @@ from penstock.errors import ProviderError
 from penstock.models.generator import Finish, GenerationRequest, Generator, Message, Picture
 from penstock.pipeline.citation_marks import CitationMarks
 from penstock.pipeline.extractive import Extractor, Quote
-from penstock.pipeline.prompts import NOT_FOUND, fit, language_of, load_prompt, question_prompt
+from penstock.pipeline.prompts import (
+    NOT_FOUND,
+    PICTURES_FIT,
+    Language,
+    fit,
+    language_of,
+    load_prompt,
+    place,
+    question_prompt,
+)
+from penstock.pipeline.sentences import Sentence
 from penstock.stores.analyzer import Analyzer
 from penstock.types import Answer, Citation, Hit, Usage
 
@@ -54,23 +65,33 @@ class Answerer:
         self._extractor = Extractor(Analyzer())
 
     async def answer(
-        self, question: str, hits: Sequence[Hit], *, emit: Emit | None = None, picture: Picture | None = None
+        self,
+        question: str,
+        hits: Sequence[Hit],
+        *,
+        emit: Emit | None = None,
+        picture: Picture | None = None,
+        shown: Mapping[str, Picture] | None = None,
     ) -> Answer:
         """The answer that `hits` (best first) give; its text also goes to `emit`, piece by piece, as it comes.
 
-        With a `picture` it is the reader's, and may come from that alone.
+        With a `picture` it is the reader's, and may come from that alone; so it is where hits are `shown` as pictures
+        (by chunk id).
 
         `timings_ms` has `generate`, and `first_token` where a language model wrote. Raises `ProviderError` when that
         fails: what was emitted until then is no answer, and since a retry would say it again, not retryable then.
         """
         started = time.perf_counter()
-        if picture and self._reader:
-            return await self._write(self._reader, question, hits, emit, picture)
+        if (picture or shown) and self._reader:
+            return await self._write(self._reader, question, hits, emit, picture, shown or {})
         if self._generator and hits:
             return await self._write(self._generator, question, hits, emit)
-        extract = self._extractor.extract(question, hits, max_quotes=self._options.max_quotes)
+        written = [hit for hit in hits if hit.chunk.kind != "picture"]
+        extract = self._extractor.extract(question, written, max_quotes=self._options.max_quotes)
         quotes = extract.quotes if extract.evidence >= self._options.min_evidence else []
         text = " ".join(f"{quote.sentence.text} [{number}]" for number, quote in enumerate(quotes, 1))
+        if not quotes and (quotes := self._fitting_pictures(hits)):
+            text = name_pictures(quotes, language_of(question))
         text = text or NOT_FOUND[language_of(question)]
         timings_ms = {"generate": (time.perf_counter() - started) * 1000}
         if emit:
@@ -90,12 +111,17 @@ class Answerer:
         hits: Sequence[Hit],
         emit: Emit | None,
         picture: Picture | None = None,
+        shown: Mapping[str, Picture] = MappingProxyType({}),
     ) -> Answer:
         language = language_of(question)
         given = fit(hits, self._options.context_tokens)
-        pictures = [picture] if picture else []
-        prompt = Message(role="user", text=question_prompt(question, given, language), pictures=pictures)
+        attached = [hit.chunk.id for hit in given if hit.chunk.id in shown]
+        pictures = [*([picture] if picture else []), *(shown[one] for one in attached)]
+        images = {one: number for number, one in enumerate(attached, 2 if picture else 1)}
+        prompt = Message(role="user", text=question_prompt(question, given, language, images), pictures=pictures)
         system = load_prompt("answer_image" if picture else "answer", language)
+        if attached:
+            system = f"{system}\n{load_prompt('attached', language)}"
         request = GenerationRequest(system=system, messages=[prompt])
         draft = _Draft(CitationMarks(len(given), image=bool(picture)), generator.model)
         await draft.write(generator, request, emit)
@@ -113,6 +139,14 @@ class Answerer:
             usage=draft.usage,
             timings_ms=draft.timings_ms,
         )
+
+    def _fitting_pictures(self, hits: Sequence[Hit]) -> list[Quote]:
+        """Pictures that show what was asked for, where no passage says it."""
+        fitting = [hit for hit in hits if hit.chunk.kind == "picture" and hit.score >= self._options.min_evidence]
+        return [
+            Quote(hit, Sentence(hit.chunk.text, 0, len(hit.chunk.text)), hit.score)
+            for hit in fitting[: self._options.max_quotes]
+        ]
 
     def _cite(self, text: str, given: Sequence[Hit], cited: Sequence[int]) -> list[Citation]:
         """For each passage the sentence of it that is nearest to what the answer cites it for."""
@@ -177,17 +211,25 @@ class _Draft:
         return (time.perf_counter() - self._started) * 1000
 
 
+def name_pictures(quotes: Sequence[Quote], language: Language) -> str:
+    """`These pictures …: plan.png [1]; report.pdf · page 3 [2].`"""
+    begin, between, end = PICTURES_FIT[language]
+    return begin + between.join(f"{place(one.hit, language)} [{n}]" for n, one in enumerate(quotes, 1)) + end
+
+
 def cite(number: int, quote: Quote) -> Citation:
-    """The citation of a quote: its place in the document's parsed text."""
+    """The citation of a quote: its place in the document's parsed text, where it has one."""
     chunk = quote.hit.chunk
+    in_text = chunk.kind == "text"
     return Citation(
         number=number,
+        kind="passage" if chunk.kind == "text" else chunk.kind,
         document_id=chunk.document_id,
         document_name=quote.hit.document_name,
         chunk_id=chunk.id,
         quote=quote.sentence.text,
-        start=chunk.start + quote.sentence.start,
-        end=chunk.start + quote.sentence.end,
+        start=chunk.start + quote.sentence.start if in_text else 0,
+        end=chunk.start + quote.sentence.end if in_text else 0,
         page=chunk.page,
         headings=chunk.headings,
         score=round(quote.score, 4),

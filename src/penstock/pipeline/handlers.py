@@ -13,7 +13,7 @@ from penstock.pipeline.answer import Answerer, Emit
 from penstock.pipeline.ingest import Ingestor
 from penstock.pipeline.intake import open_collection
 from penstock.pipeline.pictures import Pictures
-from penstock.pipeline.prompts import IMAGE_NOT_READ, language_of
+from penstock.pipeline.prompts import IMAGE_COMPARED, IMAGE_NOT_READ, language_of
 from penstock.pipeline.requests import (
     IngestRequest,
     Kind,
@@ -64,8 +64,14 @@ class Handlers:
         request = decode(SearchRequest, context.job.payload)
         timings = Timings(queue_wait_ms(context.job))
         collection = await self._collection(context.job.tenant, request.collection)
+        picture = await self.pictures.draw(request.image_sha256) if request.image_sha256 else None
         found = await self.retriever.retrieve(
-            collection, request.query, limit=request.limit, mode=request.mode, filter=request.filter
+            collection,
+            request.query,
+            limit=request.limit,
+            mode=request.mode,
+            filter=request.filter,
+            image=picture.data if picture else None,
         )
         timings.add(found.timings_ms)
         return encode(
@@ -81,21 +87,34 @@ class Handlers:
         request = decode(QuestionRequest, context.job.payload)
         timings = Timings(queue_wait_ms(context.job))
         collection = await self._collection(context.job.tenant, request.collection)
-        picture = await self.pictures.open(request.image_sha256) if request.image_sha256 else None
+        picture, image = await self._image(request, collection)
         query = await self._query(request.question, picture, timings)
-        found = await self.retriever.retrieve(collection, query, limit=request.limit, filter=request.filter)
+        found = await self.retriever.retrieve(
+            collection, query, limit=request.limit, filter=request.filter, image=image
+        )
         timings.add(found.timings_ms)
+        shown = await self.pictures.of_hits(found.hits, self.ledger)
 
         async def tell(text: str) -> None:
             await context.say(text)
 
         emit = tell if request.stream else None
-        answer = await self.answerer.answer(request.question, found.hits, emit=emit, picture=picture)
+        answer = await self.answerer.answer(request.question, found.hits, emit=emit, picture=picture, shown=shown)
         if request.image_sha256 and picture is None:
-            answer = await _say_unread(answer, request.question, emit)
+            said = IMAGE_COMPARED if image else IMAGE_NOT_READ
+            answer = await _say_unread(answer, said[language_of(request.question)], emit)
         timings.add(answer.timings_ms)
         answer = replace(answer, collection_version=collection.version, degraded=found.degraded)
         return encode(replace(answer, timings_ms=timings.to_dict()))
+
+    async def _image(self, request: QuestionRequest, collection: Collection) -> tuple[Picture | None, bytes | None]:
+        """The question's image for the model that takes such, and to compare the collection's pictures with."""
+        if request.image_sha256 is None:
+            return None, None
+        if collection.options.image_model is None:
+            return await self.pictures.open(request.image_sha256), None
+        drawn = await self.pictures.draw(request.image_sha256)
+        return drawn if self.pictures.reader else None, drawn.data
 
     async def _query(self, question: str, picture: Picture | None, timings: Timings) -> str:
         """What is searched for: the question, and what its image shows."""
@@ -115,9 +134,8 @@ class Handlers:
         return {key: await open_collection(self.ledger, *key) for key in keys}
 
 
-async def _say_unread(answer: Answer, question: str, emit: Emit | None) -> Answer:
+async def _say_unread(answer: Answer, unread: str, emit: Emit | None) -> Answer:
     """The answer with a last sentence that says so."""
-    unread = IMAGE_NOT_READ[language_of(question)]
     if emit:
         await emit(f"\n\n{unread}")
     return replace(answer, text=f"{answer.text}\n\n{unread}", notes=[*answer.notes, unread])

@@ -1,16 +1,26 @@
 """Images of questions: stored as they came, redrawn before anyone sees them, described for the search."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from penstock.blobs.base import BlobStore
 from penstock.errors import NotFound, ParseError
+from penstock.ledger.base import Ledger
 from penstock.models.generator import Generator, Picture
 from penstock.models.vision import Reading, read_picture
 from penstock.pipeline.parsing import ParserPool, ParsingOptions
 from penstock.pipeline.parsing.records import PictureLimits, PictureSearch
 from penstock.pipeline.prompts import describe_prompt, language_of, load_prompt
+from penstock.types import Hit
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_OF = 3
+_SHOWN_SCORE = 0.2
+"""A picture is worth a look when it is among the first hits, and not only for want of others."""
 
 _INNER_SIDE = 1024
 _INNER_BYTES = 512 * 1024
@@ -37,6 +47,9 @@ class ImageOptions(BaseModel):
     per_document: int = Field(64, ge=1, le=1000, description="pictures in one document that are looked at, at most")
     captions_per_document: int = Field(
         24, ge=1, description="of these, how many the vision model describes, in collections with `captions`"
+    )
+    shown: int = Field(
+        2, ge=0, le=8, description="pictures found in documents that the vision model is given with a question, at most"
     )
     processes: int = Field(
         1, ge=1, le=16, description="that redraw images; documents never wait for them, nor they for documents"
@@ -76,14 +89,36 @@ class Pictures:
 
     async def open(self, sha256: str) -> Picture | None:
         """The image, redrawn; None where no model could look at it. Raises `ParseError` for one that is refused."""
-        if self.reader is None:
-            return None
+        return await self.draw(sha256) if self.reader else None
+
+    async def draw(self, sha256: str) -> Picture:
+        """The image, redrawn, for a model or to be compared with others. Raises as `open` does."""
         try:
             data = await self._blobs.get(sha256)
         except NotFound as exc:
             raise ParseError("The image is not stored any more. Send it again.", code="bad_image") from exc
         plain = await self._drawers.redraw(data, limits=self._options.limits)
         return Picture(data=plain.data, media_type=plain.media_type)
+
+    async def of_hits(self, hits: Sequence[Hit], ledger: Ledger) -> Mapping[str, Picture]:
+        """The best pictures among the first hits, by chunk id, for the model to look at; those that can be had."""
+        best = [hit for hit in hits[:_SHOWN_OF] if hit.chunk.picture is not None and hit.score >= _SHOWN_SCORE]
+        shown: dict[str, Picture] = {}
+        for hit in best[: self._options.shown] if self.reader else ():
+            try:
+                work = await ledger.get_version(hit.chunk.version_id)
+                found = await self._drawers.find_pictures(
+                    await self._blobs.get(work.sha256),
+                    name=work.name,
+                    media_type=work.media_type,
+                    search=PictureSearch(limits=self._options.limits, min_side=1, most=1, number=hit.chunk.picture),
+                )
+            except (NotFound, ParseError) as exc:
+                logger.warning("Picture %s of %s cannot be shown: %s", hit.chunk.picture, hit.document_name, exc)
+                continue
+            for one in found:
+                shown[hit.chunk.id] = Picture(data=one.picture.data, media_type=one.picture.media_type)
+        return shown
 
     async def describe(self, picture: Picture, question: str) -> Reading | None:
         """What the image shows, in few words, for the search; None where that is switched off."""

@@ -39,13 +39,16 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """Find passages. `filter` is in the language of `penstock.filters`. The job's result is a `SearchResult`."""
+    """Find passages. `filter` is in the language of `penstock.filters`. The job's result is a `SearchResult`.
+
+    With an image also the pictures that look like it, and these alone where the query is empty."""
 
     collection: str
-    query: str
+    query: str = ""
     limit: int = 10
     mode: Literal["fused", "dense", "fulltext"] = "fused"
     filter: JSON = None
+    image_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

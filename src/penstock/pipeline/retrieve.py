@@ -11,6 +11,7 @@ from penstock.models.base import Embedder, Lane, Role
 from penstock.models.pool import ModelPool
 from penstock.pipeline.evidence import EXAMINED, Examiner
 from penstock.pipeline.fusion import Mode, Ranked, fuse, score
+from penstock.pipeline.picture_finder import PictureFinder, blend
 from penstock.pipeline.rerank import Reranked, RerankStage
 from penstock.pipeline.together import Together
 from penstock.stores.analyzer import Analyzer
@@ -57,6 +58,7 @@ class Retriever:
         self._examiner = Examiner(Analyzer())
         self._reranking = RerankStage(pool)
         self._chunks = Together(self._get_chunks, most=CHUNKS_TOGETHER)
+        self._pictures = PictureFinder(ledger, index, pool)
 
     async def retrieve(
         self,
@@ -66,13 +68,41 @@ class Retriever:
         limit: int,
         mode: Mode = "fused",
         filter: JSON = None,  # noqa: A002
+        image: bytes | None = None,
     ) -> Retrieved:
-        """At most `limit` hits. `filter` is in the language of `penstock.filters`; `InvalidInput` when it is not.
+        """At most `limit` hits: passages, and pictures where the collection has an image model.
+
+        `image` is one to compare pictures with (redrawn: it is decoded here); then the query may be empty. `filter` is
+        in the language of `penstock.filters`; `InvalidInput` when it is not.
 
         Passages with the very same text count once while there are others to show. Where the collection or the settings
         name a reranker, it orders the fused ranking; a collection whose `reranker` is `none` has none.
         """
         where = parse_filter(filter)
+        pictured = mode == "fused" and (collection.options.image_model is not None or image is not None)
+        if pictured:
+            return await self._with_pictures(collection, query, image, limit, where)
+        return await self._passages(collection, query, limit, mode, where)
+
+    async def _with_pictures(
+        self, collection: Collection, query: str, image: bytes | None, limit: int, where: Filter | None
+    ) -> Retrieved:
+        """One after the other: both keep the processor busy."""
+        found = Retrieved(hits=(), timings_ms={})
+        if query.strip() or image is None:
+            found = await self._passages(collection, query, limit, "fused", where)
+        started = time.perf_counter()
+        pictures = await self._pictures.find(collection, query.strip(), image, limit=limit, where=where)
+        timings_ms = {**found.timings_ms, "pictures": (time.perf_counter() - started) * 1000}
+        return Retrieved(
+            hits=blend(found.hits, pictures.hits, limit),
+            timings_ms=timings_ms,
+            degraded=found.degraded or pictures.degraded,
+        )
+
+    async def _passages(
+        self, collection: Collection, query: str, limit: int, mode: Mode, where: Filter | None
+    ) -> Retrieved:
         if not query.strip():
             raise InvalidInput("The question is empty")
         started = time.perf_counter()

@@ -18,6 +18,7 @@ from penstock.jobs import JobStore, open_store
 from penstock.ledger import Ledger, open_ledger
 from penstock.models.base import Embedder, ImageEmbedder, Lane, ModelInfo, Role, Vectors
 from penstock.models.generator import Generator
+from penstock.models.options import ModelsOptions
 from penstock.models.pool import ModelPool
 from penstock.pipeline.content_cache import ContentCache
 from penstock.pipeline.document_reader import DocumentReader
@@ -89,6 +90,7 @@ class OneModel:
     def __init__(self, embedder: Embedder, images: ImageEmbedder | None = None) -> None:
         self.model = embedder
         self.images = images
+        self.options = ModelsOptions()
 
     async def embedder(self, name: str = "default") -> Embedder:  # noqa: ARG002
         return self.model

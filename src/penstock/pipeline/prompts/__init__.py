@@ -20,6 +20,19 @@ IMAGE_NOT_READ: Mapping[Language, str] = {
 }
 """Added to the answer to a question whose image nobody could look at."""
 
+IMAGE_COMPARED: Mapping[Language, str] = {
+    "en": "The image was compared with the pictures of the collection, but not read: no model that takes pictures is "
+    "configured.",
+    "zh": "图片已与文档集中的图片比较，但没有被读取：没有配置能看图片的模型。",
+}
+"""The same where the collection has an image model."""
+
+PICTURES_FIT: Mapping[Language, tuple[str, str, str]] = {
+    "en": ("These pictures of the documents fit the question best: ", "; ", "."),
+    "zh": ("文档中与问题最相符的图片：", "；", "。"),
+}
+"""How an answer begins that is pictures alone, what stands between them, and how it ends."""
+
 _LABELS: Mapping[Language, tuple[str, str]] = {"en": ("page {}", "Question: "), "zh": ("第{}页", "问题：")}
 _TAG = re.compile(r"<(?=\s*/?\s*(?:passage|question))", re.IGNORECASE)
 _HAN = re.compile(r"[\u3400-\u9fff]")
@@ -47,12 +60,17 @@ def fit(hits: Sequence[Hit], budget_tokens: int) -> Sequence[Hit]:
     return hits
 
 
-def question_prompt(question: str, hits: Sequence[Hit], language: Language) -> str:
-    """The passages, numbered from 1, and then the question.
+def question_prompt(
+    question: str, hits: Sequence[Hit], language: Language, images: Mapping[str, int] | None = None
+) -> str:
+    """The passages, numbered from 1, and then the question. `images`: which passages (by chunk id) are shown too, and
+    as the how manieth image.
 
     Nothing in a passage can end it or begin another one: the angle bracket of such a tag is replaced.
     """
-    passages = "\n".join(_passage(number, hit, language) for number, hit in enumerate(hits, 1))
+    passages = "\n".join(
+        _passage(number, hit, language, (images or {}).get(hit.chunk.id)) for number, hit in enumerate(hits, 1)
+    )
     return f"<passages>\n{passages}\n</passages>\n\n{_LABELS[language][1]}{_TAG.sub('‹', question)}"
 
 
@@ -61,9 +79,14 @@ def describe_prompt(question: str, language: Language) -> str:
     return f"{_LABELS[language][1]}{_TAG.sub('‹', question)}"
 
 
-def _passage(number: int, hit: Hit, language: Language) -> str:
+def place(hit: Hit, language: Language) -> str:
+    """`report.pdf · page 3 · Results`"""
     chunk = hit.chunk
     page = [_LABELS[language][0].format(chunk.page)] if chunk.page is not None else []
-    place = " · ".join([hit.document_name, *page, *chunk.headings])
-    source = html.escape(" ".join(place.split())[:300])
-    return f'<passage n="{number}" source="{source}">\n{_TAG.sub("‹", chunk.text)}\n</passage>'
+    return " · ".join([hit.document_name, *page, *chunk.headings])
+
+
+def _passage(number: int, hit: Hit, language: Language, image: int | None) -> str:
+    source = html.escape(" ".join(place(hit, language).split())[:300])
+    shown = "" if image is None else f' image="{image}"'
+    return f'<passage n="{number}" source="{source}"{shown}>\n{_TAG.sub("‹", hit.chunk.text)}\n</passage>'
