@@ -10,6 +10,8 @@ _NUMBERS = rf"\d{{1,3}}(?:\s*[{_SEPARATORS}]\s*\d{{1,3}})*"
 _IMAGE = r"(?i:image|picture|图片|图像|图)"
 _RANGE = re.compile(r"(\d+)(?:\s*[\-–－~]\s*(\d+))?")
 _IMAGE_WORD = re.compile(_IMAGE)
+_MAYBE = re.compile(r"[\[【［]|[ \u3000]\Z")
+"""Without any of these a text has no mark and begins none."""
 
 
 def _patterns(content: str, letters: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
@@ -41,6 +43,9 @@ class CitationMarks:
 
     def feed(self, text: str) -> str:
         text = self._held + text
+        if not _MAYBE.search(text):
+            self._held = ""
+            return text
         match = self._unfinished.search(text)
         cut = match.start() if match else len(text)
         self._held = text[cut:]

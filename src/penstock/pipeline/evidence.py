@@ -10,10 +10,11 @@ all questions in view, among values that differ by less than a point.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from penstock.pipeline.sentences import split_sentences
 from penstock.stores.analyzer import MAX_QUERY_CHARS, MAX_QUERY_TERMS, Analyzer, is_unspaced
@@ -57,12 +58,14 @@ class Examiner:
         # The pairs of an unspaced script are terms already: only words make phrases.
         wanted = self._analyzer.terms(question[:MAX_QUERY_CHARS])[:MAX_QUERY_TERMS]
         passages = [self._read(" ".join(chunk.headings), chunk.text) for chunk in chunks]
-        weights = _weights(frozenset(wanted), [passage.terms for passage in passages])
+        terms = frozenset(wanted)
+        having = [terms & passage.terms for passage in passages]
+        weights = _weights(terms, having)
         total = sum(weights.values())
         phrases = frozenset(pair for pair in pairwise(wanted) if not any(map(is_unspaced, pair)))
         found = []
-        for passage in passages:
-            best = max(sum(weights[term] for term in weights.keys() & terms) for terms in passage.sentences)
+        for passage, known in zip(passages, having, strict=True):
+            best = max(sum([weights[term] for term in known & sentence]) for sentence in passage.sentences)
             shared = phrases & passage.pairs
             phrase = sum((weights[left] + weights[right]) / 2 for left, right in shared)
             odds = SENTENCE_SCALE * best + PHRASE_SCALE * phrase
@@ -80,11 +83,12 @@ class Examiner:
         )
 
 
-def _weights(wanted: frozenset[str], passages: Sequence[frozenset[str]]) -> dict[str, float]:
-    """idf among the passages. Terms of unspaced scripts count half: each character is in a pair too."""
-    n = len(passages)
+def _weights(wanted: frozenset[str], having: Sequence[frozenset[str]]) -> dict[str, float]:
+    """idf among the passages, of which `having` tells those that each has. Terms of unspaced scripts count half: each
+    character is in a pair too."""
+    counts = Counter(chain.from_iterable(having))
     weights = {}
     for term in wanted:
-        having = sum(term in passage for passage in passages)
-        weights[term] = math.log(1 + (n - having + 0.5) / (having + 0.5)) * (0.5 if is_unspaced(term) else 1)
+        rarity = math.log(1 + (len(having) - counts[term] + 0.5) / (counts[term] + 0.5))
+        weights[term] = rarity * (0.5 if is_unspaced(term) else 1)
     return weights

@@ -29,9 +29,8 @@ a plateau: a third more or less of any one moves hit@1 by about a point.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +59,7 @@ NEUTRAL = 0.5
 NOTHING = Evidence(odds=0.0, cover=0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A candidate with its share of the belief (all candidates' sum up to 1), its log-odds from both lanes, and its
     cosine (NEUTRAL as far as the embedding model cannot read the question)."""
 
@@ -76,19 +74,21 @@ def fuse(hits: LaneHits, *, mode: Mode = "fused", known: float = 1.0) -> list[Ra
     if not hits.candidates:
         return []
     readable = max(0.0, 3 * known - 2) if mode == "fused" else float(mode == "dense")
-    text = TEXT_SCALE * _column(hits, "fulltext") * (mode != "dense")
-    dense = DENSE_SCALE * _standard(hits) * (mode != "fulltext")
+    cosines = np.array([one.dense or 0.0 for one in hits.candidates])
+    standard = _standard(hits, cosines)
+    text = TEXT_SCALE * np.array([one.fulltext or 0.0 for one in hits.candidates]) * (mode != "dense")
+    dense = DENSE_SCALE * standard * (mode != "fulltext")
     if mode == "fused":
-        trust = readable * _standout(hits)
+        trust = readable * _standout(hits, standard)
         dense *= trust
         share = 0.5 * _softmax(dense + text) + 0.25 * (trust * _softmax(dense) + _softmax(TEXT_ALONE * text))
         share /= share.sum()
     else:
         share = _softmax(dense + text)
-    cosine = readable * _column(hits, "dense") + (1 - readable) * NEUTRAL
+    cosine = readable * cosines + (1 - readable) * NEUTRAL
     odds = dense + text
     rows = zip(hits.candidates, share.tolist(), odds.tolist(), cosine.tolist(), strict=True)
-    return sorted((Ranked(*row) for row in rows), key=lambda one: (-one.share, one.candidate.chunk_id))
+    return sorted(map(Ranked._make, rows), key=lambda one: (-one[1], one[0].chunk_id))
 
 
 def score(ranked: Sequence[Ranked], evidence: Sequence[Evidence] = ()) -> list[tuple[float, Candidate]]:
@@ -108,20 +108,16 @@ def score(ranked: Sequence[Ranked], evidence: Sequence[Evidence] = ()) -> list[t
     return [(confidence * math.sqrt(weighed[i] / weighed[best]), ranked[i].candidate) for i in order]
 
 
-def _column(hits: LaneHits, name: Literal["dense", "fulltext"]) -> Floats:
-    return np.array([getattr(one, name) or 0.0 for one in hits.candidates], np.float64)
-
-
-def _standard(hits: LaneHits) -> Floats:
+def _standard(hits: LaneHits, cosines: Floats) -> Floats:
     """Each candidate's cosine in standard deviations above the collection's mean; zeros where these are unknown."""
     if hits.dense_std <= 0:
-        return np.zeros(len(hits.candidates))
-    return (_column(hits, "dense") - hits.dense_mean) / hits.dense_std
+        return np.zeros(len(cosines))
+    return (cosines - hits.dense_mean) / hits.dense_std
 
 
-def _standout(hits: LaneHits) -> float:
+def _standout(hits: LaneHits, standard: Floats) -> float:
     luck = NormalDist().inv_cdf((hits.rows - 0.375) / (hits.rows + 0.25))
-    return min(1.0, max(MIN_STANDOUT, float(_standard(hits).max()) - luck + STANDOUT_BONUS))
+    return min(1.0, max(MIN_STANDOUT, float(standard.max()) - luck + STANDOUT_BONUS))
 
 
 def _softmax(odds: Floats) -> Floats:
