@@ -14,7 +14,7 @@ DEFAULT_URL = "http://127.0.0.1:7733"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """What is not given comes from `PENSTOCK_URL` and `PENSTOCK_API_KEY`. Raises `ConfigError` for a URL or a key that is none.
+    """Empty: from `PENSTOCK_URL` and `PENSTOCK_API_KEY`. Raises `ConfigError` for what is no URL or no key.
 
     `timeout_s` bounds one wait for the server's next bytes, not a whole call. A call whose connection fails is made at
     most `attempts` times, one that the server refuses for now (429, 503) at most `refused_attempts` times. The pause
