@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
-from penstock.app.restarts import LONGEST_PAUSE_S, Restarts
+from penstock.app.restarts import Restarts
 from penstock.app.role import Role
 from penstock.errors import Conflict, PenstockError
 from penstock.ids import new_id
@@ -105,15 +105,21 @@ class Supervisor:
         """Starts one whenever there is none. The first once all is ready: no start of the server waits for it."""
         for event in ready:
             await event.wait()
+        restarts = Restarts()
         while not self._stopping.is_set():
             try:
                 status = await role.stand_by()
-                how = None if status is None else f"ended (status {status})"
             except OSError as exc:  # no memory, too many processes
                 how = f"could not be started ({exc.strerror})"
-            if how is not None and not self._stopping.is_set():
-                logger.warning("The %s's standby %s; starting another one later", role.name, how)
-                await self._pause(LONGEST_PAUSE_S)  # the system may have killed it to have its memory
+            else:
+                if status is None:  # it works now
+                    restarts = Restarts()
+                    continue
+                how = f"ended (status {status})"
+            if not self._stopping.is_set():
+                pause_s = restarts.pause_s(ready_for_s=0.0)  # ever longer: the system may want its memory
+                logger.warning("The %s's standby %s; starting another one in %.1f s", role.name, how, pause_s)
+                await self._pause(pause_s)
 
     async def _give_back(self, worker_id: str) -> None:
         """A worker that we saw die will not finish its jobs: the next one need not wait for its leases to expire."""
