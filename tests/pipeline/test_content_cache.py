@@ -1,11 +1,13 @@
 """What is ingested again is neither parsed nor embedded again, and a cache can make nothing wrong."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from penstock.cache import open_cache
@@ -126,3 +128,16 @@ async def test_what_was_not_read_whole_is_not_kept() -> None:
         assert await cache.passages("empty") is None
         assert await cache.passages("scanned") is None
         assert (await cache.passages("full")) is not None
+
+
+async def test_those_who_ask_at_the_same_time_each_get_their_own() -> None:
+    async with open_cache("memory://") as store, ContentCache(store, 60) as cache:
+        keys = [f"key {number}" for number in range(40)]
+        vectors = np.arange(80, dtype=np.float32).reshape(40, 2)
+        cache.keep_vectors(keys, vectors)
+        await cache.__aexit__(None, None, None)
+        asked = [keys[number : number + 3] for number in range(40)]
+        found = await asyncio.gather(*(cache.vectors([*some, "unknown"], 2) for some in asked))
+    for some, its in zip(asked, found, strict=True):
+        assert list(its) == some
+        assert all((its[key] == vectors[keys.index(key)]).all() for key in some)

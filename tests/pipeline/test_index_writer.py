@@ -89,3 +89,12 @@ async def test_after_a_commit_writes_gather_for_the_next(monkeypatch: pytest.Mon
                 await asyncio.sleep(0)
         await asyncio.gather(*writes)
         assert index.commits == [1, 5]
+
+
+async def test_a_place_that_another_process_dropped_is_made_again() -> None:
+    async with SlowIndex() as index, IndexWriter(index) as writer:
+        index.gate.set()
+        await asyncio.gather(writer.write("col", [row(1)]), writer.write("col", [row(2)], create=True))
+        await index.drop("col")
+        await writer.write("col", [row(3)], create=True)
+        assert await index.count("col") == 1

@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from penstock.cache.base import Cache
 from penstock.models.base import Embedder, Role, Vectors
 from penstock.pipeline.parsing.records import Chunked, ChunkingRequest
+from penstock.pipeline.together import Together
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ VECTORS = "vectors"
 CAPTIONS = "captions"
 """Namespaces, and labels of the cache's metrics."""
 
+KEYS_AT_ONCE = 1_000
+"""What documents in flight look for goes together: a trip to the cache costs more than what one of them looks for."""
 FLUSH_S = 0.25
 MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
 """What is new is written a few times a second in one transaction; beyond so many bytes it is not kept at all."""
@@ -44,6 +48,10 @@ class ContentCache:
         self._unwritten: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
         self._unwritten_bytes = 0
         self._writing: asyncio.Task[None] | None = None
+        self._sought = {
+            namespace: Together(partial(cache.get_many, namespace), most=KEYS_AT_ONCE)
+            for namespace in (PASSAGES, VECTORS, CAPTIONS)
+        }
 
     async def __aenter__(self) -> Self:
         return self
@@ -56,9 +64,9 @@ class ContentCache:
 
     async def passages(self, key: str) -> Chunked | None:
         """What was kept under a key of `ContentKeys`."""
-        found = await self._cache.get_many(PASSAGES, [key])
+        found = await self._sought[PASSAGES].get([key])
         try:
-            return _decode(found[key]) if found else None
+            return _decode(found[key]) if key in found else None
         except msgspec.MsgspecError as exc:
             logger.warning("A cached parse result is of no use: %s", exc)
             return None
@@ -70,16 +78,17 @@ class ContentCache:
 
     async def vectors(self, keys: Sequence[str], dimensions: int) -> Mapping[str, NDArray[np.float32]]:
         """Those that are there, by keys of `ContentKeys`."""
-        found = await self._cache.get_many(VECTORS, keys)
-        return {key: np.frombuffer(value, np.float32) for key, value in found.items() if len(value) == 4 * dimensions}
+        found = await self._sought[VECTORS].get(keys)
+        values = ((key, found[key]) for key in keys if key in found)
+        return {key: np.frombuffer(value, np.float32) for key, value in values if len(value) == 4 * dimensions}
 
     def keep_vectors(self, keys: Sequence[str], vectors: Vectors) -> None:
         self._keep(VECTORS, {key: vector.tobytes() for key, vector in zip(keys, vectors, strict=True)})
 
     async def caption(self, key: str) -> str | None:
         """What was kept under a `caption_key`."""
-        found = await self._cache.get_many(CAPTIONS, [key])
-        return found[key].decode(errors="replace") if found else None
+        found = await self._sought[CAPTIONS].get([key])
+        return found[key].decode(errors="replace") if key in found else None
 
     def keep_caption(self, key: str, text: str) -> None:
         self._keep(CAPTIONS, {key: text.encode()})

@@ -21,6 +21,7 @@ class _Batch:
 
     written: asyncio.Future[None]
     rows: list[IndexRow] = field(default_factory=list)
+    create: bool = False
     enough: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -47,12 +48,16 @@ class IndexWriter:
         """Waits for what is being written; nobody may write any more."""
         await asyncio.gather(*self._tasks.values())
 
-    async def write(self, collection_id: str, rows: Sequence[IndexRow]) -> None:
-        """Returns once the rows are committed. A caller that is cancelled meanwhile leaves its rows in the commit."""
+    async def write(self, collection_id: str, rows: Sequence[IndexRow], *, create: bool = False) -> None:
+        """Returns once the rows are committed. A caller that is cancelled meanwhile leaves its rows in the commit.
+
+        `create`: makes the collection where there is none; another process may have dropped it to reindex it.
+        """
         if not rows:
             return
         batch = self._next(collection_id)
         batch.rows.extend(rows)
+        batch.create |= create
         if len(batch.rows) >= ENOUGH_ROWS:
             batch.enough.set()
         if collection_id not in self._tasks:
@@ -83,6 +88,8 @@ class IndexWriter:
 
     async def _commit(self, collection_id: str, batch: _Batch) -> None:
         try:
+            if batch.create:
+                await self._index.create(collection_id, len(batch.rows[0].vector))
             await self._index.upsert(collection_id, batch.rows)
         except Exception as exc:  # handed to every caller of this commit
             batch.written.set_exception(exc)

@@ -23,11 +23,15 @@ from penstock.pipeline.parsing import Chunked, ChunkingRequest
 from penstock.pipeline.passage_vectors import PassageVectors
 from penstock.pipeline.passages import passage_text
 from penstock.pipeline.picture_index import PictureIndexer
+from penstock.pipeline.together import Together
 from penstock.stores.base import IndexRow, IndexStore
 from penstock.types import JSON, Chunk, CollectionOptions, DocumentStatus
 
 SPECIAL_TOKENS = 2
 """What a BERT-like model adds to each text: a mark at its start and one at its end."""
+
+WORKS_AT_ONCE = 200
+"""Jobs are leased many at once, and each asks the ledger what it is about."""
 
 ReportProgress = Callable[[str, int, int], Awaitable[None]]
 """(stage, done, total)"""
@@ -106,6 +110,7 @@ class Ingestor:
         self._parsers = parsers
         self._models = models
         self._cache = cache
+        self._works = Together(lambda ids: ledger.get_versions(list(ids)), most=WORKS_AT_ONCE)
         self._vectors: dict[str, PassageVectors] = {}
         self._pictures = pictures
         self._options = options
@@ -114,7 +119,8 @@ class Ingestor:
 
     async def ingest(self, version_id: str, report: ReportProgress) -> Ingested:
         """Brings the version to its end. Raises `ParseError` and what stores and models raise."""
-        work = await self._ledger.get_version(version_id)
+        works = await self._works.get([version_id])
+        work = works[version_id] if version_id in works else await self._ledger.get_version(version_id)
         if work.status is DocumentStatus.DONE:
             return Ingested()
         if not work.live or work.status is not DocumentStatus.PENDING:
@@ -209,15 +215,13 @@ class Ingestor:
 
         Returns how many passages the model had to embed.
         """
-        if chunks:  # each time, for another process may have dropped the collection to reindex it
-            await self._index.create(index_id, vectors.embedder.info.dimensions)
         embedded = 0
         for first in range(0, len(chunks), self._options.window_chunks):
             window = chunks[first : first + self._options.window_chunks]
             async with self._room.taken(len(window)):
                 await report("embed", first, len(chunks))
                 rows = [(chunk, work.metadata) for chunk in window]
-                embedded += await index_window(self._writer, index_id, rows, vectors)
+                embedded += await index_window(self._writer, index_id, rows, vectors, create=True)
         return embedded
 
 
@@ -230,9 +234,17 @@ def _places(work: VersionWork) -> dict[str, CollectionOptions]:
 
 
 async def index_window(
-    writer: IndexWriter, index_id: str, window: Sequence[tuple[Chunk, Mapping[str, JSON]]], vectors: PassageVectors
+    writer: IndexWriter,
+    index_id: str,
+    window: Sequence[tuple[Chunk, Mapping[str, JSON]]],
+    vectors: PassageVectors,
+    *,
+    create: bool = False,
 ) -> int:
-    """Embeds chunks (each with its document's metadata) and writes them; returns how many the model had to embed."""
+    """Embeds chunks (each with its document's metadata) and writes them; returns how many the model had to embed.
+
+    `create`: makes the place in the index where there is none.
+    """
     texts = [passage_text(chunk) for chunk, _ in window]
     found = await vectors.of(texts)
     rows = [
@@ -246,5 +258,5 @@ async def index_window(
         )
         for (chunk, metadata), text, vector in zip(window, texts, found.vectors, strict=True)
     ]
-    await writer.write(index_id, rows)
+    await writer.write(index_id, rows, create=create)
     return found.computed
