@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock.stores.mirror import COLUMNS, FEW_ROWS, Mirror, Stamp
+from penstock.stores.mirror import COLUMNS, FEW_ROWS, SEGMENT_ROWS, Mirror, Stamp
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,8 @@ TAKE_ROWS = 50_000
 LISTED_ROWS = 100_000
 REFUSED_S = 10.0
 """How long a copy that did not fit in is not tried again."""
+BYTES_A_DIMENSION = 5
+"""Of a vector and its sketch."""
 BYTES_A_ROW = 2_000
 """Of a row beside its vector: its terms' and facets' postings, its id."""
 
@@ -38,6 +40,7 @@ class LanceCopy:
         self._stamp: Stamp | None = None
         self._version = -1
         self._refused_at = -math.inf
+        self._much_is_missing = False
         self._copying = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -53,8 +56,10 @@ class LanceCopy:
         """The copy, as the table is now; None while it is not there yet, or much is missing in it."""
         if self.unchanged():
             return self._mirror
+        if self._much_is_missing:
+            return None
         async with self._copying:
-            if self._mirror is None or not await self._catch_up(self._mirror, FEW_ROWS):
+            if self._mirror is None or not await self._catch_up(self._mirror):
                 self.begin(dimensions)
                 return None
             return self._mirror
@@ -77,39 +82,59 @@ class LanceCopy:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _copy(self, dimensions: int) -> None:
-        rows = await self._handle.count_rows()
-        if not self._reserve(rows, dimensions):
+        if not self._reserve(await self._handle.count_rows(), dimensions):
             return
-        mirror = Mirror(dimensions) if self._mirror is None else self._mirror
         try:
             async with self._copying:
-                await self._catch_up(mirror, rows + FEW_ROWS)
+                if self._mirror is None or not await self._catch_up(self._mirror):
+                    await self._copy_much(Mirror(dimensions) if self._mirror is None else self._mirror.successor())
         except (RuntimeError, OSError, ValueError) as exc:  # searches go to the disk, and say what is wrong there
             logger.info("%s is not held in memory: %s", self._place.name, exc)
             return
-        self._mirror = mirror
+        finally:
+            self._much_is_missing = False
         await self.settle()
+
+    async def _copy_much(self, mirror: Mirror) -> None:
+        """Part by part, each dropped once it is a segment. Searches go to the disk meanwhile, by the old copy's end."""
+        stamp, version = Stamp.of(self._place), await self._handle.version()
+        alive = await self._addresses()
+        if not self._reserve(len(alive), mirror.dimensions):
+            return
+        self.forget()
+        missing = mirror.missing(alive)
+        self._much_is_missing = len(missing) > FEW_ROWS
+        await self._sync(mirror, alive, pa.table({}))
+        self._mirror = mirror
+        for start in range(0, len(missing), SEGMENT_ROWS):
+            fresh = await self._fetch(missing[start : start + SEGMENT_ROWS])
+            if fresh is None:
+                return
+            await self._sync(mirror, None, fresh)
+        self._stamp, self._version = stamp, version
+
+    async def _sync(self, mirror: Mirror, alive: NDArray[Any] | None, fresh: pa.Table) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, mirror.sync, alive, fresh)
 
     async def settle(self) -> None:
         """To be called now and then while nobody writes."""
         if self._mirror is not None and self.unchanged():
             await asyncio.get_running_loop().run_in_executor(self._executor, self._mirror.settle)
 
-    async def _catch_up(self, mirror: Mirror, most: int) -> bool:
-        """False when more rows than `most` are missing, or they vanished while they were fetched."""
+    async def _catch_up(self, mirror: Mirror) -> bool:
+        """False when more than a few rows are missing, or they vanished while they were fetched."""
         stamp, version = Stamp.of(self._place), await self._handle.version()
-        if version != self._version or mirror is not self._mirror:
-            fresh = await self._added(mirror) if mirror is self._mirror else None
-            alive = None
+        if version != self._version:
+            fresh, alive = await self._added(mirror), None
             if fresh is None:
                 alive = await self._addresses()
                 missing = mirror.missing(alive)
-                if len(missing) > most or not self._reserve(len(alive), mirror.dimensions):
+                if len(missing) > FEW_ROWS or not self._reserve(len(alive), mirror.dimensions):
                     return False
                 fresh = await self._fetch(missing)
                 if fresh is None:
                     return False
-            await asyncio.get_running_loop().run_in_executor(self._executor, mirror.sync, alive, fresh)
+            await self._sync(mirror, alive, fresh)
         self._stamp, self._version = stamp, version
         return True
 
@@ -126,7 +151,9 @@ class LanceCopy:
         The usual case while documents come in, and far quicker than to look at every row's address.
         """
         rows = await self._handle.count_rows()
-        if not mirror.rows <= rows <= mirror.rows + FEW_ROWS or not self._reserve(rows, mirror.dimensions):
+        if self._version < 0 or not mirror.rows <= rows <= mirror.rows + FEW_ROWS:
+            return None
+        if not self._reserve(rows, mirror.dimensions):
             return None
         later = self._handle.query().where(f"_rowid >= {mirror.end}").with_row_id().select(COLUMNS)
         fresh = await later.limit(FEW_ROWS + 1).to_arrow()
@@ -134,10 +161,18 @@ class LanceCopy:
 
     def _reserve(self, rows: int, dimensions: int) -> bool:
         """Whether a copy of so many rows fits in; when it does not, there is none any more."""
-        needed = rows * (4 * dimensions + BYTES_A_ROW)
+        needed = rows * (BYTES_A_DIMENSION * dimensions + BYTES_A_ROW)
         if self._fits(needed - self.bytes):
-            self.bytes = needed
+            self.bytes, self._refused_at = needed, -math.inf
             return True
+        if math.isinf(self._refused_at):
+            logger.warning(
+                "The %d chunks of %s take %d MB of memory, more than stores.memory_mb leaves: their questions are "
+                "answered from disk, which takes several times as long",
+                rows,
+                self._place.stem,
+                needed >> 20,
+            )
         self.forget()
         self.bytes, self._refused_at = 0, time.monotonic()
         return False

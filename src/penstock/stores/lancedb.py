@@ -25,7 +25,8 @@ from penstock.stores.vectors import check_dimensions
 
 logger = logging.getLogger(__name__)
 
-SEARCH_THREADS = 4
+SEARCH_THREADS = min(4, os.cpu_count() or 1)
+"""Searches compute: more threads than processors only take Python's lock from one another."""
 
 # The terms are ours already (see `analyzer`): the engine splits at white space and does nothing else.
 _TERMS = FTS(

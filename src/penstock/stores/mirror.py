@@ -72,6 +72,12 @@ class Mirror:
             segment.cross_off(addresses, unknown)
         return addresses[unknown]
 
+    def successor(self) -> "Mirror":
+        """Another one that holds the same, for now."""
+        other = Mirror(self.dimensions)
+        other._segments, other.rows, other._average = self._segments, self.rows, self._average
+        return other
+
     @property
     def segments(self) -> int:
         return len(self._segments)

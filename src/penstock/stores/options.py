@@ -18,8 +18,9 @@ class StoresOptions(BaseModel):
     retention_s: float = Field(default=60.0, gt=0)
     """How long deleted rows and old index files stay on disk for searches of other processes that still read them."""
     memory_mb: int = Field(default=2_048, ge=0)
-    """Memory for copies of collections, from which questions are answered: about 3.5 KB a chunk of 384 dimensions. A
-    collection that does not fit in is searched on disk, which takes three times as long. 0: all of them are."""
+    """Memory for copies of collections, from which questions are answered: about 4 KB a chunk of 384 dimensions. A
+    collection that does not fit in is searched on disk, which takes several times as long; the log says so. 0: all of
+    them are."""
     cache_mb: int = Field(default=512, ge=16)
     """Memory for index pages."""
     metadata_cache_mb: int = Field(default=64, ge=4)
