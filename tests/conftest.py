@@ -1,9 +1,23 @@
 """What every test may use."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+KEPT = ("PENSTOCK_TEST_", "PENSTOCK_EXAMPLES")
+"""Settings of the tests themselves."""
+
+
+def pytest_configure() -> None:
+    """What the machine is set up for reaches neither the tests nor the processes that they start."""
+    for name in list(os.environ):
+        ours = name.startswith("PENSTOCK_") and not name.startswith(KEPT)
+        if ours or name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
+            del os.environ[name]
+    # A run in the background of a shell ignores it, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Jobs over HTTP: lists, cancel, retry, one by one and in bulk; queues and workers."""
 
+from collections.abc import Awaitable, Callable
+
 import httpx
 import pytest
 
@@ -7,6 +9,8 @@ from penstock.app import Services
 from penstock.jobs.base import JobFilter, Outcome
 from penstock.jobs.worker import Worker
 from penstock.types import Failure, JobState
+
+Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 
 
 async def ask(client: httpx.AsyncClient, count: int) -> list[str]:
@@ -101,8 +105,12 @@ async def test_bulk_retry_takes_failed_jobs_and_their_documents(services: Servic
     assert {one["id"] for one in pending.json()["documents"]} == {first["id"], second["id"]}
 
 
-async def test_queues_and_workers_are_shown(client: httpx.AsyncClient, worker: Worker) -> None:
+async def test_queues_and_workers_are_shown(client: httpx.AsyncClient, worker: Worker, until: Until) -> None:
+    async def registered() -> bool:
+        return bool((await client.get("/v1/workers")).json()["workers"])
+
     queues = (await client.get("/v1/queues")).json()["queues"]
     assert [queue["priority"] for queue in queues] == ["interactive", "normal", "bulk"]
+    await until(registered)
     (seen,) = (await client.get("/v1/workers")).json()["workers"]
     assert seen["id"] == worker.id

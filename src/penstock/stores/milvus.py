@@ -4,7 +4,9 @@ Full-text search is Milvus's own BM25. Its tokenizers would cut our terms, so it
 counts how rare a term is by segments, so that scores differ a little from BM25 over the whole.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import grpc
@@ -37,6 +39,7 @@ class MilvusIndex(EngineIndex):
         super().__init__(url, options)
         self._lite = url.startswith(LITE)
         self._client: Any = None
+        self._turn: AbstractContextManager[Any] = threading.Lock() if self._lite else nullcontext()
 
     async def open(self) -> None:
         async with self._guard(f"reach Milvus at {self.url}"):
@@ -55,6 +58,15 @@ class MilvusIndex(EngineIndex):
             self._client = None
         await super().close()
 
+    async def _write(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """One at a time in Lite: two threads would both begin its log, and the second empties what the first wrote."""
+
+        def write() -> None:
+            with self._turn:
+                function(*args, **kwargs)
+
+        await self._call(write)
+
     async def ping(self) -> None:
         async with self._guard("ask Milvus for its collections"):
             await self._call(self._client.list_collections)
@@ -66,7 +78,7 @@ class MilvusIndex(EngineIndex):
         return next(int(field["params"]["dim"]) for field in fields if field["name"] == "dense")
 
     async def _create(self, collection_id: str, dimensions: int) -> None:
-        await self._call(self._make, collection_id, dimensions)
+        await self._write(self._make, collection_id, dimensions)
 
     def _make(self, collection_id: str, dimensions: int) -> None:
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -88,7 +100,7 @@ class MilvusIndex(EngineIndex):
         self._client.create_collection(collection_id, schema=schema, index_params=indexes, consistency_level="Strong")
 
     async def _drop(self, collection_id: str) -> None:
-        await self._call(self._client.drop_collection, collection_id)
+        await self._write(self._client.drop_collection, collection_id)
 
     async def _put(self, collection_id: str, records: Sequence[Record]) -> None:
         rows = [
@@ -101,10 +113,10 @@ class MilvusIndex(EngineIndex):
             }
             for record in records
         ]
-        await self._call(self._client.upsert, collection_id, rows)
+        await self._write(self._client.upsert, collection_id, rows)
 
     async def _remove(self, collection_id: str, where: Where) -> None:
-        await self._call(self._client.delete, collection_id, filter=_expression(where))
+        await self._write(self._client.delete, collection_id, filter=_expression(where))
 
     async def _list(self, collection_id: str, where: Where | None, limit: int, *, vectors: bool) -> list[Listed]:
         rows = await self._call(
