@@ -82,7 +82,7 @@ def list_batches(
         if as_json:
             print_json(found)
         else:
-            rows = [[b.id, b.collection, b.state, b.items, _counts(b), age(time.time() - b.created_at)] for b in found]
+            rows = [[b.id, b.collection, b.state, b.items, counts(b), age(time.time() - b.created_at)] for b in found]
             print_table(["id", "collection", "state", "files", "counts", "age"], rows)
 
 
@@ -120,7 +120,7 @@ def cancel(batch_id: BatchId, url: Url = "", as_json: Json = False) -> None:
     """Cancel all that is unfinished; what is searchable stays."""
     with exit_codes(as_json=as_json), Client(url) as client:
         batch = client.cancel_batch(batch_id)
-        print_json(batch) if as_json else say(f"Cancelled {batch.id}: {_counts(batch)}.")
+        print_json(batch) if as_json else say(f"Cancelled {batch.id}: {counts(batch)}.")
 
 
 @app.command()
@@ -149,11 +149,12 @@ def _tell(client: Client, batch: Batch, *, wait: bool, as_json: bool) -> None:
     if as_json:
         print_json({"batch": batch, "failures": failed})
     else:
-        typer.echo(f"{batch.id}\t{batch.state}\t{count(batch.items, 'file')}: {_counts(batch) or 'none'}")
+        typer.echo(f"{batch.id}\t{batch.state}\t{count(batch.items, 'file')}: {counts(batch) or 'none'}")
     if wait and (failed or batch.state is not BatchState.DONE):
         raise typer.Exit(FAILED)
 
 
-def _counts(batch: Batch) -> str:
+def counts(batch: Batch) -> str:
+    """How many of its files are in which state."""
     parts = [f"{number:,} {state}" for state, number in sorted(batch.counts.items())]
     return ", ".join([*parts, *([f"{batch.unchanged:,} unchanged"] if batch.unchanged else [])])

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.output import FAILED, Json, Url, age, count, exit_codes, print_json, print_table, say, size
+from penstock.cli.batches import counts
+from penstock.cli.output import FAILED, Json, Url, age, exit_codes, print_json, print_table, say, size
 from penstock.client import Client
 from penstock.errors import InvalidInput
 from penstock.types import Batch, BatchItemState, BatchState, Collection, CollectionOptions
@@ -80,8 +81,10 @@ def show(name: Name, url: Url = "", as_json: Json = False) -> None:
                     ["embedding model", found.options.embedding_model],
                     ["image model", found.options.image_model or ""],
                     ["captions", "yes" if found.options.captions else "no"],
+                    ["chunker", found.options.chunker],
                     ["chunk tokens", found.options.chunk_tokens],
                     ["chunk overlap", found.options.chunk_overlap],
+                    ["reranker", found.options.reranker or ""],
                     ["made", f"{_age(found)} ago"],
                 ],
             )
@@ -156,9 +159,10 @@ def import_collection(
 
 def _wait(client: Client, batch: Batch, *, as_json: bool) -> None:
     done = client.wait_batch(batch.id, timeout_s=24 * 3600.0)
-    print_json(done) if as_json else say(f"{done.collection!r}: {count(done.items, 'document')}, {done.state}.")
+    print_json(done) if as_json else say(f"{done.collection!r}: {counts(done) or 'no documents'}.")
     if done.error:
         say(f"Error: {done.error.message} [{done.error.code}]")
+        say(f"Delete {done.collection!r} before you try again under that name.")
     if done.state is not BatchState.DONE or set(done.counts) - {BatchItemState.DONE}:
         say(f"See `penstock batches show {done.id}`.")
         raise typer.Exit(FAILED)

@@ -68,7 +68,8 @@ def _files_at(path: Path) -> Iterator[tuple[str, Path]]:
     elif path.is_file():
         yield _speakable(path.name), path
     else:
-        raise InvalidInput(f"There is no file or folder {path}.")
+        what = "is no plain file" if path.exists() else "is not there"
+        raise InvalidInput(f"{path} {what}. Give files, or folders of them.")
 
 
 def _speakable(name: str) -> str:
