@@ -32,6 +32,7 @@ _MID_STREAM = frozenset(
     }
 )
 _ids = itertools.count(1)
+_quoted = json.encoder.encode_basestring_ascii
 
 
 class Hangup(Exception):
@@ -49,7 +50,7 @@ class Completion:
         self._behaviour = behaviour
         self._connection = connection
         messages = request.get("messages") or []
-        self._prompt_tokens = count_tokens(messages)
+        self._messages = messages
         self._tokens = compose(messages, tokens=behaviour.tokens, seed=behaviour.seed)
         if behaviour.fault is Fault.EMPTY_TEXT:
             self._tokens = []
@@ -85,7 +86,8 @@ class Completion:
         """The tokens by an absolute clock: one that wakes late sends all that are due, and does not fall behind."""
         loop = asyncio.get_running_loop()
         pace = self._behaviour
-        tokens = [self._delta({"content": token}) for token in self._spoken]
+        head, _, tail = self._delta({"content": ""}).rpartition(b'""')
+        tokens = [b"".join((head, _quoted(token).encode(), tail)) for token in self._spoken]
         start = loop.time() + pace.first_token_s
         sent = 0
         while sent < len(tokens):
@@ -154,12 +156,8 @@ class Completion:
 
     @property
     def _usage(self) -> JSON:
-        done = len(self._tokens)
-        return {
-            "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": done,
-            "total_tokens": self._prompt_tokens + done,
-        }
+        asked, done = count_tokens(self._messages), len(self._tokens)
+        return {"prompt_tokens": asked, "completion_tokens": done, "total_tokens": asked + done}
 
     def _delta(self, delta: JSON) -> bytes:
         return self._choice(delta, None)

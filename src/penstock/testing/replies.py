@@ -4,6 +4,7 @@ import base64
 import random
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from penstock.types import JSON
 
@@ -37,7 +38,12 @@ def compose(messages: Sequence[JSON], *, tokens: int, seed: int) -> list[str]:
 
 
 def count_tokens(messages: Sequence[JSON]) -> int:
-    return sum(len(_TOKEN.findall(_text(message)[0])) for message in messages)
+    return sum(_count(_text(message)[0]) for message in messages)
+
+
+@lru_cache(maxsize=256)
+def _count(text: str) -> int:
+    return len(_TOKEN.findall(text))
 
 
 def _padding(n: int, seed: int) -> Iterator[str]:
