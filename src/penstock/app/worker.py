@@ -254,7 +254,7 @@ def open_sources(services: Services) -> Sources:
 async def warm(services: Services, engines: Engines, started: Callable[[], None]) -> Sequence[str]:
     """Loads everything that the first job would else have to wait for; returns the names of the models."""
     await engines.loading
-    if engines.reader:
+    if engines.reader or services.settings.models.image_embedders:
         await engines.drawers.prewarm()
     retriever = Retriever(services.ledger, engines.index, engines.models)
     with suppress(TimeoutError):

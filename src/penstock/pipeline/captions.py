@@ -23,10 +23,11 @@ _TASK = {"en": "Describe this picture.", "zh": "描述这张图片。"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Captions:
-    """Texts by the pictures' numbers, and what is to be said about those that have none."""
+    """Texts by the pictures' numbers, and what is to be said about those that have none; whether the model failed."""
 
     texts: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    failed: bool = False
 
 
 class Captioner:
@@ -67,7 +68,7 @@ class Captioner:
         notes = [FAILED_NOTE.format(len(failures), failures[0])] if failures else []
         if len(found) > most:
             notes.append(BEYOND_NOTE.format(len(found) - most))
-        return Captions(texts=texts, notes=tuple(notes))
+        return Captions(texts=texts, notes=tuple(notes), failed=bool(failures))
 
     async def _caption(self, reader: Generator, one: FoundPicture, text: str) -> str:
         language = language_of(text)

@@ -91,9 +91,7 @@ class DocumentReader:
                 data, name=name, media_type=media_type, chunking=chunking, transcripts=told
             )
         if look and (look.find or look.captions):
-            # What a model was shown as a whole page or image, it has described already.
-            captions = look.captions and not (told and media_type in media.IMAGES)
-            chunked = await self._look(chunked, data, name, media_type, replace(look, captions=captions))
+            chunked = await self._look(chunked, data, name, media_type, look, frozenset(told))
         return self._checked(chunked, notes, seen=bool(look and look.find and chunked.pictures))
 
     async def pictures(self, data: bytes, *, name: str, media_type: str, sha256: str = "") -> Sequence[FoundPicture]:
@@ -105,7 +103,10 @@ class DocumentReader:
             data, name=name, media_type=media_type, search=self._options.search
         )
 
-    async def _look(self, chunked: Chunked, data: bytes, name: str, media_type: str, look: Look) -> Chunked:
+    async def _look(
+        self, chunked: Chunked, data: bytes, name: str, media_type: str, look: Look, told: frozenset[int]
+    ) -> Chunked:
+        """`told` are pages that the model was shown as a whole: what is on them it has described already."""
         try:
             found = await self.pictures(data, name=name, media_type=media_type)
         except ParseError as exc:
@@ -115,12 +116,13 @@ class DocumentReader:
             self._shelf.put(look.sha256, found)
         if not look.captions:
             return replace(chunked, pictures=tuple(spots))
-        told = await self._captioner.describe(found, " ".join(piece.text for piece in chunked.pieces[:3]))
+        fresh = [one for one in found if (one.page or 1) not in told]
+        captions = await self._captioner.describe(fresh, " ".join(piece.text for piece in chunked.pieces[:3]))
         return replace(
             chunked,
-            pictures=tuple(replace(spot, caption=told.texts.get(spot.number, "")) for spot in spots),
-            notes=(*chunked.notes, *told.notes),
-            complete=chunked.complete and not told.notes,
+            pictures=tuple(replace(spot, caption=captions.texts.get(spot.number, "")) for spot in spots),
+            notes=(*chunked.notes, *captions.notes),
+            complete=not captions.failed,
         )
 
     async def _transcribe(

@@ -1,7 +1,7 @@
 """Text in pictures, by the program tesseract where that is installed (Debian: tesseract-ocr, tesseract-ocr-chi-sim).
 
-Why not kreuzberg's own: on the same Chinese page it reads half of the characters wrong that the program reads right,
-and one of its settings ends the process. Runs in a parser process, under its limits of time and memory.
+Why not kreuzberg's own: on the Chinese page that was tried it got more characters wrong than the program did, and once,
+with one of its settings, the process crashed. Runs in a parser process, under its limits of time and memory.
 """
 
 import ctypes
