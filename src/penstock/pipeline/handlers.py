@@ -1,16 +1,18 @@
 """What a worker does with each kind of job: reads the payload, calls the pipeline, returns the result as JSON."""
 
+import asyncio
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from penstock.errors import PenstockError
+from penstock.errors import OutOfMemory, PenstockError, Unavailable
 from penstock.jobs.worker import Handler, JobContext
 from penstock.ledger.base import Ledger
 from penstock.models.generator import Picture
 from penstock.observability.timings import Timings
 from penstock.pipeline.answer import Answerer, Emit
-from penstock.pipeline.ingest import Ingestor
+from penstock.pipeline.ingest import Ingested, Ingestor
 from penstock.pipeline.intake import open_collection
 from penstock.pipeline.pictures import Pictures
 from penstock.pipeline.prompts import IMAGE_COMPARED, IMAGE_NOT_READ, language_of
@@ -26,6 +28,11 @@ from penstock.pipeline.requests import (
 from penstock.pipeline.retrieve import Retriever
 from penstock.pipeline.together import Together
 from penstock.types import JSON, Answer, Collection, Failure, Job
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+"""While a store is away, before the first and between later looks whether it is back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +60,26 @@ class Handlers:
     async def ingest(self, context: JobContext) -> JSON:
         version_id = decode(IngestRequest, context.job.payload).version_id
         try:
-            return encode(await self.ingestor.ingest(version_id, context.progress))
+            return encode(await self._ingest(version_id, context))
         except PenstockError as exc:
             if not exc.retryable or context.attempt >= context.job.max_attempts:
                 failure = Failure(code=exc.code, message=exc.message, attempt=context.attempt, at=time.time())
                 await self.ledger.fail_version(version_id, failure)
             raise
+
+    async def _ingest(self, version_id: str, context: JobContext) -> Ingested:
+        """A store that is away is waited for as long as the attempt may take: it costs the document no attempt, and
+        what was parsed and embedded meanwhile is kept."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self.ingestor.ingest(version_id, context.progress)
+            except OutOfMemory:
+                raise
+            except Unavailable as exc:
+                logger.warning("Ingest of %s goes on in %.0f s: %s", version_id, pause_s, exc.message)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def search(self, context: JobContext) -> JSON:
         request = decode(SearchRequest, context.job.payload)
