@@ -93,7 +93,8 @@ class LanceCopy:
             return
         finally:
             self._much_is_missing = False
-        await self.settle()
+        if self._mirror is not None:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._mirror.settle)
 
     async def _copy_much(self, mirror: Mirror) -> None:
         """Part by part, each dropped once it is a segment. Searches go to the disk meanwhile, by the old copy's end."""
@@ -165,7 +166,7 @@ class LanceCopy:
         if self._fits(needed - self.bytes):
             self.bytes, self._refused_at = needed, -math.inf
             return True
-        if math.isinf(self._refused_at):
+        if math.isinf(self._refused_at) and self._fits(-self.bytes):  # else no copies are wanted at all
             logger.warning(
                 "The %d chunks of %s take %d MB of memory, more than stores.memory_mb leaves: their questions are "
                 "answered from disk, which takes several times as long",
