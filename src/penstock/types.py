@@ -124,8 +124,22 @@ class JobEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model that a worker has open at the moment. `memory_bytes` is what its weights take there."""
+
+    name: str
+    kind: str
+    dimensions: int = 0
+    device: str = ""
+    precision: str = ""
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
     """A worker process as it describes itself in the registry. `ready` only once its models are loaded and warm.
+
+    `models` were loaded when it began, `loaded` are open now.
 
     `machine`: within which `pid` means something; empty where that is unknown.
     """
@@ -138,6 +152,7 @@ class WorkerInfo:
     ready: bool
     running: int = 0
     models: Sequence[str] = ()
+    loaded: Sequence[LoadedModel] = ()
     rss_bytes: int = 0
     started_at: float = 0.0
     seen_at: float = 0.0

@@ -7,14 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from penstock.api.main import create_app
 from penstock.app import Services
 from penstock.jobs import WorkerOptions
 from penstock.jobs.worker import JobContext, Worker
 from penstock.models.options import ModelsOptions
-from penstock.types import JSON
+from penstock.models.vision import VisionOptions
+from penstock.types import JSON, LoadedModel
 
 MODELS = ModelsOptions.model_validate(
     {
@@ -24,11 +25,15 @@ MODELS = ModelsOptions.model_validate(
             "cloud": {"engine": "openai", "base_url": "https://u:p@api.example/v1", "api_key": "sk-x", "model": "e3"},
         },
         "rerankers": {"cross": {"model": "owner/cross"}},
+        "image_embedders": {"clip": {"model": "ViT-B/32"}},
         "aliases": {"old": "small"},
         "reranker": "cross",
         "preload": ["default"],
     }
 )
+
+
+LOADED = LoadedModel(name="clip", kind="clip", dimensions=512, device="cpu", precision="f32", memory_bytes=600)
 
 
 async def _no_work(_: JobContext) -> JSON:
@@ -42,8 +47,12 @@ async def _warm() -> Sequence[str]:
 @pytest.fixture
 async def named(services: Services) -> AsyncIterator[httpx.AsyncClient]:
     """A server with these models, and one worker that has loaded the small one."""
-    changed = replace(services, settings=services.settings.model_copy(update={"models": MODELS}))
-    running = Worker(services.jobs, {"search": _no_work}, WorkerOptions(grace_s=0.1), warm=_warm)
+    vision = VisionOptions(base_url="https://vl.example/v1", model="vl", api_key=SecretStr("sk-y"))
+    settings = services.settings.model_copy(update={"models": MODELS, "vision": vision})
+    changed = replace(services, settings=settings)
+    running = Worker(
+        services.jobs, {"search": _no_work}, WorkerOptions(grace_s=0.1), warm=_warm, loaded=lambda: [LOADED]
+    )
     transport = httpx.ASGITransport(create_app(changed))
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
     async with client, asyncio.TaskGroup() as group:
@@ -63,7 +72,11 @@ async def test_models_are_listed_by_the_names_that_collections_use(named: httpx.
 
     await until(loaded)
     models = await listed()
-    assert list(models) == ["default", "small", "cloud", "old", "cross"]
+    assert list(models) == ["default", "small", "cloud", "old", "cross", "clip", "vision"]
+    told = ("kind", "dimensions", "device", "memory_bytes", "loaded")
+    assert [models["clip"][one] for one in told] == ["image", 512, "cpu", 600, True]
+    assert [models["vision"][one] for one in told] == ["vision", 0, "remote", 0, False]
+    assert models["clip"]["model"] == "openai/clip-vit-base-patch32"
     assert {name: model["workers"] for name, model in models.items() if model["workers"]} == {
         "default": 1,
         "small": 1,
@@ -72,7 +85,7 @@ async def test_models_are_listed_by_the_names_that_collections_use(named: httpx.
     assert models["small"]["model"] == "small-zh"  # the folder's place is nobody's business
     assert models["small"]["dimensions"] == 128
     assert models["cloud"]["model"] == "e3 at api.example"
-    assert [name for name, model in models.items() if model["default"]] == ["default", "cross"]
+    assert [name for name, model in models.items() if model["default"]] == ["default", "cross", "vision"]
     assert [name for name, model in models.items() if model["preloaded"]] == ["default", "small", "old"]
     assert models["cross"]["kind"] == "rerank"
 

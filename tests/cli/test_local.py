@@ -53,7 +53,11 @@ def test_revoking_a_key_that_is_not_there_fails(cli: Any) -> None:
 
 def test_models_are_shown_with_their_place(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_MODELS__ALIASES", '{"other": "./nowhere"}')
-    default, other = cli("models", "--json").json
+    monkeypatch.setenv("PENSTOCK_MODELS__IMAGE_EMBEDDERS", '{"clip": {"model": "./no-clip"}}')
+    monkeypatch.setenv("PENSTOCK_GENERATOR__PRESET", "ollama")
+    default, other, clip, writer = cli("models", "--url", "http://127.0.0.1:9", "--json").json
+    assert (clip["name"], clip["kind"], clip["loaded"]) == ("clip", "image", "")
+    assert (writer["kind"], writer["device"], writer["where"]) == ("generator (default)", "remote", "remote")
     assert (default["name"], default["preloaded"]) == ("default", "yes")
     assert Path(default["where"]).is_dir()
     assert other["weights"] == ""

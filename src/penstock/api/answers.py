@@ -110,14 +110,17 @@ class Workers(BaseModel):
 class Model(BaseModel):
     """In the shape of OpenAI's list, and what collections want to know."""
 
-    id: str = Field(description="What a collection names as its embedding model or reranker.")
+    id: str = Field(description="What a collection names as its embedding, reranking or image model.")
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "penstock"
-    kind: Literal["embedding", "rerank"]
+    kind: Literal["embedding", "rerank", "image", "generator", "vision"]
     engine: str
     model: str = Field(description="The hub repository, the folder's name, or the provider's name for it.")
-    dimensions: int = Field(description="As the settings say; 0: all that the model has.")
+    dimensions: int = Field(description="Of its vectors; 0: none, or not known while no worker has loaded it.")
+    device: str = Field(description="Where it runs: cpu, cuda …; `remote`; empty while no worker has loaded it.")
+    memory_bytes: int = Field(description="What its weights take in one worker; 0 while none has loaded it.")
+    loaded: bool = Field(description="A ready worker has it open now.")
     default: bool = Field(description="Used by collections that name none.")
     preloaded: bool
     workers: int = Field(description="How many ready workers had it loaded when they began.")

@@ -42,7 +42,7 @@ from penstock.settings import Settings
 from penstock.stores import open_index
 from penstock.stores.base import IndexStore
 from penstock.stores.routed import RoutedIndex
-from penstock.types import Collection
+from penstock.types import Collection, LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +115,7 @@ async def _work(
             settings.worker,
             worker_id=worker_id,
             warm=lambda: warm(services, engines, started),
+            loaded=lambda: loaded_models(engines.models),
         )
         upkeep = Upkeep(
             worker_id=worker_id,
@@ -262,6 +263,21 @@ async def warm(services: Services, engines: Engines, started: Callable[[], None]
             await ask_collections(retriever, await services.ledger.list_collections(None))
     started()
     return [info.name for info in engines.models.infos()]
+
+
+def loaded_models(models: ModelPool) -> Sequence[LoadedModel]:
+    """What the pool has open now, for the registry."""
+    return [
+        LoadedModel(
+            name=info.name,
+            kind=info.kind,
+            dimensions=info.dimensions,
+            device=info.device,
+            precision=info.precision,
+            memory_bytes=info.memory_bytes,
+        )
+        for info in models.infos()
+    ]
 
 
 async def ask_collections(retriever: Retriever, collections: Sequence[Collection]) -> None:

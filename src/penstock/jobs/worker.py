@@ -20,7 +20,7 @@ from penstock.jobs.options import WorkerOptions
 from penstock.jobs.records import Beat, Outcome
 from penstock.jobs.reporter import Reporter
 from penstock.jobs.wakeups import Doorbell
-from penstock.types import Failure, Job, WorkerInfo
+from penstock.types import Failure, Job, LoadedModel, WorkerInfo
 
 __all__ = ["Handler", "JobContext", "Worker"]
 
@@ -36,7 +36,8 @@ class Worker:
     """Runs jobs of the kinds it has handlers for until `stop` is called.
 
     `warm` is awaited before the first lease (load models there) and returns the names of what it loaded; meanwhile
-    the registry shows the worker as not ready. What it raises, `run` raises, and nothing was leased.
+    the registry shows the worker as not ready. What it raises, `run` raises, and nothing was leased. `loaded` tells the
+    registry which models are open.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Worker:
         *,
         worker_id: str | None = None,
         warm: Callable[[], Awaitable[Sequence[str]]] | None = None,
+        loaded: Callable[[], Sequence[LoadedModel]] = tuple,
     ) -> None:
         self.id = worker_id or new_id("wrk")
         self.ready = False
@@ -54,6 +56,7 @@ class Worker:
         self._handlers = handlers
         self._options = options or WorkerOptions()
         self._warm = warm
+        self._loaded = loaded
         self._models: Sequence[str] = ()
         self._started_at = time.time()
         self._machine = machine_id()
@@ -288,6 +291,7 @@ class Worker:
             ready=self.ready,
             running=len(self._running),
             models=self._models,
+            loaded=self._loaded(),
             rss_bytes=_rss_bytes(),
             started_at=self._started_at,
             machine=self._machine,

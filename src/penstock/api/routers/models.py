@@ -18,19 +18,26 @@ router = APIRouter(prefix="/v1/models", tags=["models"], route_class=StrictRoute
 
 @router.get("", response_model=Models, responses=refusals())
 async def list_models(state: State, _: Reader) -> Response:
-    """Embedding models and rerankers by the names that collections use."""
+    """Embedding models, rerankers and image embedders by the names that collections use, then the language model and
+    the one that takes pictures, where they are configured."""
+    settings = state.services.settings
     workers = await state.services.jobs.workers()
-    models = [_described(entry, workers) for entry in catalogue(state.services.settings.models)]
+    entries = catalogue(settings.models, settings.generator, settings.vision)
+    models = [_described(entry, workers) for entry in entries]
     return reply(Models(data=models).model_dump(mode="json"))
 
 
 def _described(entry: ModelEntry, workers: Sequence[WorkerInfo]) -> Model:
+    held = entry.held_by(workers)
     return Model(
         id=entry.name,
-        kind="rerank" if entry.kind == "rerank" else "embedding",
+        kind=entry.kind,
         engine=entry.engine,
         model=entry.shown,
-        dimensions=entry.dimensions,
+        dimensions=held.dimensions if held else entry.dimensions,
+        device=held.device if held else "" if entry.local else "remote",
+        memory_bytes=held.memory_bytes if held else 0,
+        loaded=held is not None,
         default=entry.default,
         preloaded=entry.preloaded,
         workers=sum(worker.ready and entry.key in worker.models for worker in workers),
