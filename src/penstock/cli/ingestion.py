@@ -149,9 +149,11 @@ class Ingestion:
             pause_s = max(min(2 * pause_s, self._longest_look_s), (time.monotonic() - started) / LOOK_SHARE)
 
     async def _look(self) -> None:
+        if not self._pending:
+            return  # nothing is under way yet, or all of it was there before
         before = set(self._pending)
         listed = self._client.iter_documents(collection=self._collection, statuses=[DocumentStatus.PENDING])
-        finished = before - {document.id async for document in listed} if before else set()
+        finished = before - {document.id async for document in listed}
         self._pending -= finished
         running = await self._client.list_jobs(states=[JobState.RUNNING], kinds=["ingest"], limit=1000)
         ours = {one.document.version_id for one in self.accepted.values()}
@@ -197,12 +199,16 @@ class Ingestion:
         )
 
     async def _final_documents(self) -> dict[str, Document]:
-        """The documents as they are now; those that somebody deleted meanwhile are missing."""
-        if len(self.accepted) > GET_ONE_BY_ONE:
+        """The documents as they are now; those that somebody deleted meanwhile are missing.
+
+        What was searchable before we came is as it was accepted: nobody need ask again.
+        """
+        found = {key: one.document for key, one in self.accepted.items() if one.document.status.final}
+        waited_for = self.accepted.keys() - found.keys()
+        if len(waited_for) > GET_ONE_BY_ONE:
             listed = self._client.iter_documents(collection=self._collection)
-            return {document.id: document async for document in listed if document.id in self.accepted}
-        found = {}
-        for document_id in self.accepted:
+            return found | {document.id: document async for document in listed if document.id in waited_for}
+        for document_id in waited_for:
             try:
                 found[document_id] = await self._client.get_document(document_id)
             except NotFound:

@@ -16,6 +16,8 @@ from penstock.client.options import ClientOptions
 
 T = TypeVar("T")
 
+PIECE_BYTES = 64 * 1024
+
 
 class SyncTransport:
     """Blocks the thread that calls. May be shared by threads."""
@@ -93,6 +95,33 @@ class AsyncTransport:
                     await exchange.advance(steps)
 
 
+class _Joined(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body in pieces of some size: httpx gives four a file, and each costs a trip to the socket."""
+
+    def __init__(self, body: httpx.SyncByteStream) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        held = bytearray()
+        for part in self._body:
+            held += part
+            if len(held) >= PIECE_BYTES:
+                yield bytes(held)
+                held.clear()
+        if held:
+            yield bytes(held)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+
+def _joined(request: httpx.Request) -> httpx.Request:
+    if isinstance(request.stream, httpx.SyncByteStream):
+        request.stream = _Joined(request.stream)
+    return request
+
+
 class _SyncExchange:
     """Carries out the effects of one flow; `opened` closes the response that a flow left open."""
 
@@ -114,7 +143,8 @@ class _SyncExchange:
         match effect:
             case Send(call):
                 with ExitStack() as files:
-                    return _reply(self._http.request(**_arguments(call, self._options, files)))
+                    request = self._http.build_request(**_arguments(call, self._options, files))
+                    return _reply(self._http.send(_joined(request) if call.files else request))
             case Open(call):
                 self._opened.close()
                 response = self._opened.enter_context(
@@ -152,7 +182,8 @@ class _AsyncExchange:
         match effect:
             case Send(call):
                 with ExitStack() as files:
-                    return _reply(await self._http.request(**_arguments(call, self._options, files)))
+                    request = self._http.build_request(**_arguments(call, self._options, files))
+                    return _reply(await self._http.send(_joined(request) if call.files else request))
             case Open(call):
                 await self._opened.aclose()
                 files = self._opened.enter_context(ExitStack())
