@@ -67,9 +67,17 @@ class ChromaIndex(EngineIndex):
 
     async def close(self) -> None:
         if self._client is not None:
-            await self._call(self._client.close)
+            await self._call(self._disconnect)
             self._client = None
         await super().close()
+
+    def _disconnect(self) -> None:
+        """Over HTTP, Chroma itself leaves two sessions open."""
+        clients = [] if self._local else [self._client, self._client._admin_client]
+        sessions = [client._server._session for client in clients]
+        self._client.close()
+        for session in sessions:
+            session.close()
 
     async def ping(self) -> None:
         async with self._guard("ask Chroma for its heartbeat"):
