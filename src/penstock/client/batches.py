@@ -4,10 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-import msgspec
-
-from penstock.client.documents import DEFAULT_COLLECTION, UPLOAD_TIMEOUT_S, once
-from penstock.client.flow import Call, Emit, FilePart, Flow, Pause, Stream
+from penstock.client.documents import DEFAULT_COLLECTION, once, upload_call
+from penstock.client.flow import Call, Emit, Flow, Pause, Stream
 from penstock.client.options import ClientOptions
 from penstock.client.records import BatchChanged, BatchItemPage, BatchPage, NewFile
 from penstock.client.requests import request
@@ -34,20 +32,7 @@ class BatchVerbs:
     ) -> Flow[Batch]:
         """Files, and archives (zip, tar, tar.gz) that the server unpacks, in one request. What cannot be taken is told
         with the batch, and does not refuse the rest."""
-        form = {
-            "collection": collection,
-            "priority": priority.value,
-            "metadata": msgspec.json.encode([file.metadata for file in files]).decode(),
-        }
-        parts = [FilePart(name=file.name, content=file.content, media_type=file.media_type) for file in files]
-        call = Call(
-            method="POST",
-            path="/v1/batches",
-            files=parts,
-            form=form,
-            headers=once(idempotency_key),
-            timeout_s=UPLOAD_TIMEOUT_S,
-        )
+        call = upload_call("/v1/batches", files, collection, priority, idempotency_key)
         return request(self.options, call, Batch)
 
     @verb

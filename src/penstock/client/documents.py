@@ -141,20 +141,7 @@ class DocumentVerbs:
 
         Raises the first refusal; `field_errors` tells of all files that were refused. Sending it again is harmless.
         """
-        form = {
-            "collection": collection,
-            "priority": priority.value,
-            "metadata": msgspec.json.encode([file.metadata for file in files]).decode(),
-        }
-        parts = [FilePart(name=file.name, content=file.content, media_type=file.media_type) for file in files]
-        call = Call(
-            method="POST",
-            path="/v1/documents",
-            files=parts,
-            form=form,
-            headers=once(idempotency_key),
-            timeout_s=UPLOAD_TIMEOUT_S,
-        )
+        call = upload_call("/v1/documents", files, collection, priority, idempotency_key)
         reply = yield from request(self.options, call, AcceptedDocuments)
         return reply.documents
 
@@ -274,6 +261,24 @@ def _document_page(options: ClientOptions, where: Query, cursor: str | None, lim
 
 def _filter(collection: str | None, statuses: Sequence[DocumentStatus], name: str | None) -> Query:
     return {"collection": collection, "status": [*statuses], "name": name}
+
+
+def upload_call(
+    path: str, files: Sequence[NewFile], collection: str, priority: Priority, idempotency_key: str | None
+) -> Call:
+    """The form that documents and batches are sent by."""
+    return Call(
+        method="POST",
+        path=path,
+        files=[FilePart(name=file.name, content=file.content, media_type=file.media_type) for file in files],
+        form={
+            "collection": collection,
+            "priority": priority.value,
+            "metadata": msgspec.json.encode([file.metadata for file in files]).decode(),
+        },
+        headers=once(idempotency_key),
+        timeout_s=UPLOAD_TIMEOUT_S,
+    )
 
 
 def once(idempotency_key: str | None) -> dict[str, str]:
