@@ -27,7 +27,7 @@ from penstock.models.weights import find_model
 GROUP = 64
 """Texts tokenized and queued at once: about 10 ms of work for long passages, so that calls take turns."""
 
-WARM_SHAPES = ((1, 16), (1, 32), (1, 48), (1, 64), (4, 64), (2, 128), (1, 256), (8, 16))
+WARM_SHAPES = ((1, 16), (1, 24), (1, 32), (1, 48), (1, 64), (4, 64), (2, 128), (1, 256), (8, 16))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
