@@ -23,7 +23,8 @@ def whole_piece(text: str, tokenizer: Tokenizer, tokens: int) -> Piece | None:
 
 
 def count_tokens(tokenizer: Tokenizer, text: str) -> int:
-    return len(tokenizer.encode(text, add_special_tokens=False).ids)
+    [encoding] = tokenizer.encode_batch_fast([text], add_special_tokens=False)  # no offsets: a fifth less time
+    return len(encoding.ids)
 
 
 def stripped(text: str, span: tuple[int, int]) -> tuple[int, int]:
