@@ -82,11 +82,6 @@ class ClipRecipe(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: int
 
 
-def is_clip(folder: Path) -> bool:
-    file = folder / "config.json"
-    return file.is_file() and read_json(file, dict[str, Any]).get("model_type") == "clip"
-
-
 def read_clip_recipe(folder: Path) -> ClipRecipe:
     """Read a Hugging Face CLIP checkpoint's folder. Raises ConfigError for what is not supported, DataError."""
     config = read_json(folder / "config.json", dict[str, Any])

@@ -50,12 +50,6 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _CONFLICTS)
 
 
-def is_missing(error: BaseException) -> bool:
-    """Whether the table is not there (never created, or dropped by another process)."""
-    text = str(error).lower()
-    return isinstance(error, ValueError | RuntimeError | OSError) and "not found" in text
-
-
 async def retry_commit(commit: Callable[[], Awaitable[T]], *, attempts: int = COMMIT_ATTEMPTS) -> T:
     """Runs a write again while other processes' commits come first, with growing pauses."""
     for attempt in range(attempts):
