@@ -56,7 +56,7 @@ COLLECTION = "bridges"
 EVENTS = {"accept": "text/event-stream"}
 PASSAGES = 300
 RQ_WORK = "import rq.worker_pool, redis, sys; rq.worker_pool.WorkerPool(['default'], connection=redis.Redis.from_url(sys.argv[1]), num_workers=5).start(logging_level='ERROR')"  # noqa: E501
-RQ_ASK = "import rq, redis, sys, json; q = rq.Queue(connection=redis.Redis.from_url(sys.argv[1])); jobs = [q.enqueue('concurrency_peer.ask', text, result_ttl=600) for text in json.loads(sys.argv[2])]; print('asked', flush=True); import time\nwhile not all(job.get_status(refresh=True).value in ('finished', 'failed') for job in jobs): time.sleep(.05)\nprint(json.dumps([job.return_value() for job in jobs]))"  # noqa: E501
+RQ_ASK = "import rq, redis, sys, json, time; q = rq.Queue(connection=redis.Redis.from_url(sys.argv[1]))\nwhile sum(worker.get_state() == 'idle' for worker in rq.Worker.all(queue=q)) < 5: time.sleep(.02)\njobs = [q.enqueue('concurrency_peer.ask', text, result_ttl=600) for text in json.loads(sys.argv[2])]; print('asked', flush=True)\nwhile not all(job.get_status(refresh=True).value in ('finished', 'failed') for job in jobs): time.sleep(.05)\nprint(json.dumps([job.return_value() for job in jobs]))"  # noqa: E501
 
 
 def question(number: int) -> str:
@@ -111,7 +111,6 @@ def rq(python: Path, users: int, folder: str) -> list[float]:
     with redis_server(folder) as url:
         pool = subprocess.Popen([python, "-c", RQ_WORK, url], env=environ, stderr=subprocess.DEVNULL)
         try:
-            time.sleep(2)
             texts = json.dumps([question(number) for number in range(users)])
             with subprocess.Popen([python, "-c", RQ_ASK, url, texts], env=environ, stdout=subprocess.PIPE) as asker:
                 assert asker.stdout is not None
