@@ -41,16 +41,20 @@ async def raw(server: Any, *parts: bytes) -> bytes:
     """What the server says to these bytes until it closes the connection, or says nothing more for a moment."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     said = b""
+
+    async def listen() -> None:
+        nonlocal said
+        with suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(40):
+                while not said.endswith(b"}") and (data := await reader.read(65536)):
+                    said += data
+
+    listening = asyncio.create_task(listen())  # before a failed write makes the reader forget what came
     with suppress(ConnectionError):
         for part in parts:
             writer.write(part)
             await writer.drain()
-    with suppress(ConnectionError, TimeoutError):
-        async with asyncio.timeout(5):
-            while data := await reader.read(65536):
-                said += data
-                if said.endswith(b"}"):
-                    break
+    await listening
     writer.close()
     return said
 

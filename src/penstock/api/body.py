@@ -13,9 +13,11 @@ from penstock.api.problems import BadBody, http_problem
 STALLED_S: Final = 30.0
 """A body that brings no byte for so long is given up: its connection and what was spooled of it are wanted back."""
 
-LINGER_S: Final = 2.0
-"""How long the rest of a refused body is thrown away before the connection is closed. Closing at once would reset it,
-and most clients would see that instead of the answer, since they read only after they have sent everything."""
+LINGER_S: Final = 30.0
+QUIET_S: Final = 2.0
+"""How long the rest of a refused body is thrown away before the connection is closed, and how long it may pause.
+Closing at once would reset it, and most clients would see that instead of the answer, since they read only after they
+have sent everything. A slow line needs its time for that; nginx gives it as much (`lingering_time`)."""
 
 
 class BodyLimitMiddleware:
@@ -100,7 +102,12 @@ class EarlyReplyMiddleware:
 
     async def _throw_away(self, receive: Receive) -> None:
         with anyio.move_on_after(self._linger_s):
-            while (message := await receive())["type"] != "http.disconnect" and message.get("more_body", False):
+            coming = True
+            while coming:
+                with anyio.move_on_after(QUIET_S) as waiting:
+                    message = await receive()
+                    coming = message["type"] != "http.disconnect" and message.get("more_body", False)
+                coming = coming and not waiting.cancelled_caught
                 await anyio.lowlevel.checkpoint()  # bytes that are there already would else never let the time run out
 
 
