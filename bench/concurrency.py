@@ -249,7 +249,8 @@ def measure_penstock(url: str, roles: dict[str, int], llm_url: str) -> tuple[dic
         found = run_wave(url, users, seconds)
         figures[f"penstock.{users}.p95_over_llm"] = p95(found["answered"]) / seconds
         submits += found["submitted"]
-        cost = {role: (cpu_s(pid) - before[role]) * 1000 / users for role, pid in roles.items()}
+        questions = users + len(found["submitted"])
+        cost = {role: (cpu_s(pid) - before[role]) * 1000 / questions for role, pid in roles.items()}
         slowest = max(found["submitted"], default=0) * 1000
         lines.append(
             f"{users:9,} {p95(found['accepted']) * 1000:18,.0f} {max(found['answered']):14.2f} {slowest:18.1f} "
