@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.errors import ProviderError
+from penstock.models.generator_options import GeneratorOptions
 from penstock.models.openai_generator import OpenAIGenerator
 from penstock.models.vision import VisionOptions
 from penstock.pipeline import media
@@ -81,7 +83,7 @@ async def test_a_caption_is_asked_for_once(house: House, provider: FakeProvider,
     await house.ingest("a.docx", docx_file(shared_data), "both", media.DOCX)
     assert provider.stats.requests == 2
     kinds = [chunk.kind for chunk in await chunks_of(house, "both") if chunk.kind != "text"]
-    assert kinds == ["caption", "caption", "picture", "picture"]
+    assert kinds == ["caption", "picture", "caption", "picture"]
 
 
 async def test_a_scan_that_the_model_has_read_is_not_described_once_more(house: House, provider: FakeProvider) -> None:
@@ -157,3 +159,24 @@ async def test_without_a_model_pictures_alone_are_an_answer_when_they_fit(house:
     assert [(one.kind, one.start, one.end) for one in answer.citations] == [("picture", 0, 0)]
     unlike = [replace(hit, score=0.1) for hit in found.hits]
     assert not (await Answerer().answer("What is golden?", unlike)).found
+
+
+async def test_a_vision_model_that_fails_leaves_the_answer_to_the_other_one(
+    house: House, provider: FakeProvider
+) -> None:
+    reader, house.vision = house.vision, None
+    await house.ingest("gold.png", png("gold"), "pictures", media.PNG)
+    collection = await house.ledger.get_collection("default", "pictures")
+    found = await Retriever(house.ledger, house.index, house.models).retrieve(
+        collection, "", limit=3, image=png("gold")
+    )
+    shown = await Pictures(house.blobs, house.parsers, reader).of_hits(found.hits, house.ledger)
+    provider.script.stand(Behaviour(fault=Fault.STATUS, status=500))
+    with pytest.raises(ProviderError):
+        await Answerer(reader=reader).answer("What is golden?", found.hits, shown=shown)
+    async with FakeProvider() as other:
+        options = GeneratorOptions(base_url=other.url, model="fake-text")
+        async with OpenAIGenerator(options) as generator:
+            answer = await Answerer(generator, reader=reader).answer("What is golden?", found.hits, shown=shown)
+        assert answer.citations[0].kind == "picture"
+        assert isinstance(other.seen[0]["messages"][-1]["content"], str), "it was given words alone"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from penstock.cache import CacheOptions, open_cache
-from penstock.errors import ParseError
+from penstock.errors import InvalidInput, ParseError
 from penstock.pipeline import media
 from penstock.pipeline.content_cache import ContentCache
 from penstock.pipeline.intake import Intake, IntakeOptions
@@ -20,7 +20,7 @@ from penstock.stores import IndexQuery
 from penstock.stores.places import pictures_place
 from penstock.testing.clip_house import open_clip_house, pdf, png
 from penstock.testing.house import House, report
-from penstock.types import Chunk, DocumentStatus
+from penstock.types import Chunk, CollectionOptions, DocumentStatus
 
 CLIP = Path(__file__).parents[1] / "models" / "golden" / "clip"
 COLOURS = ("navy", "crimson", "gold", "darkgreen")
@@ -138,6 +138,17 @@ async def test_a_reindex_takes_the_pictures_along(house: House) -> None:
     assert (await nearest(house, png("black")))[0].text == "late.png"
     await upkeep(house).purge()
     assert await Mender(house.ledger, house.jobs, house.index).mend() == 0
+
+
+async def test_an_image_model_is_changed_by_a_reindex_and_added_by_a_copy_only(house: House) -> None:
+    await house.ingest("a.png", png("navy"), "pictures", media.PNG)
+    job = await start_reindex(house.ledger, house.jobs, "default", "pictures", image_model="other")
+    assert (await reindexer(house).reindex(str(job.payload["generation_id"]), 1, report)).switched
+    assert (await house.ledger.get_collection("default", "pictures")).options.image_model == "other"
+    assert await rows(house) == 1
+    await house.ledger.create_collection("default", "plain", CollectionOptions())
+    with pytest.raises(InvalidInput, match="Copy it"):
+        await start_reindex(house.ledger, house.jobs, "default", "plain", image_model="clip")
 
 
 async def test_lost_pictures_are_mended(house: House) -> None:

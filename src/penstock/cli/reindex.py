@@ -21,6 +21,9 @@ def reindex(
     collection: Annotated[str, typer.Argument(help="The collection's name.")],
     tenant: Annotated[str, typer.Option(help="Whose collection.")] = DEFAULT_TENANT,
     model: Annotated[str | None, typer.Option(help="Another embedding model, by its name in the settings.")] = None,
+    image_model: Annotated[
+        str | None, typer.Option(help="Another image embedder, by its name in the settings, where there is one now.")
+    ] = None,
     engine: Annotated[
         str | None, typer.Option(help="Another index, by its name in the settings (index_engines); '' the main one.")
     ] = None,
@@ -33,7 +36,7 @@ def reindex(
     in one moment; documents may arrive meanwhile. To give up, cancel the job.
     """
     with exit_codes(as_json=as_json):
-        job = asyncio.run(_reindex(data_dir, tenant, collection, model, engine))
+        job = asyncio.run(_reindex(data_dir, tenant, collection, model, image_model, engine))
         if job.state is not JobState.SUCCEEDED:
             raise failure_error(job.error, f"The reindex of {collection!r}")
         if not job.result["switched"]:
@@ -44,7 +47,9 @@ def reindex(
             typer.echo(f"Rebuilt {collection!r}: {count(job.result['chunks'], 'chunk')}.")
 
 
-async def _reindex(data_dir: DataDir, tenant: str, name: str, model: str | None, engine: str | None) -> Job:
+async def _reindex(
+    data_dir: DataDir, tenant: str, name: str, model: str | None, image_model: str | None, engine: str | None
+) -> Job:
     settings = load_settings(given({"data_dir": data_dir}))
     async with open_services(settings) as services:
         await services.ledger.get_collection(tenant, name)
@@ -53,9 +58,13 @@ async def _reindex(data_dir: DataDir, tenant: str, name: str, model: str | None,
         if model is not None and model not in settings.models.embedder_names:
             names = ", ".join(settings.models.embedder_names)
             raise InvalidInput(f"There is no embedding model {model!r} in the settings. There are: {names}.")
+        if image_model is not None and image_model not in settings.models.image_embedders:
+            raise InvalidInput(f"There is no image embedder {image_model!r} in the settings (models.image_embedders).")
         if engine and engine not in settings.index_engines:
             raise InvalidInput(f"There is no index engine {engine!r} in the settings (index_engines).")
-        job = await start_reindex(services.ledger, services.jobs, tenant, name, model=model, engine=engine)
+        job = await start_reindex(
+            services.ledger, services.jobs, tenant, name, model=model, image_model=image_model, engine=engine
+        )
         while not (found := await services.jobs.wait(job.id, timeout_s=LOOK_S)).state.final:
             if found.progress:
                 say(f"{found.progress.done:,} of {found.progress.total:,} chunks")

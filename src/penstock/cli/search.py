@@ -48,4 +48,5 @@ def place(hit: Hit) -> str:
     """`handbook.pdf, page 3, Priorities`"""
     page = f", page {hit.chunk.page}" if hit.chunk.page else ""
     heading = f", {' › '.join(hit.chunk.headings)}" if hit.chunk.headings else ""
-    return f"{hit.document_name}{page}{heading}"
+    picture = "" if hit.chunk.kind == "text" else f", {hit.chunk.kind}"
+    return f"{hit.document_name}{page}{heading}{picture}"

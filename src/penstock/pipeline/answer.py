@@ -1,5 +1,6 @@
 """From passages to an answer with citations: quoted where no language model is configured, written where one is."""
 
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ from penstock.types import Answer, Citation, Hit, Usage
 
 Emit: TypeAlias = Callable[[str], Awaitable[None]]
 """Takes the next piece of an answer's text as it comes into being."""
+
+logger = logging.getLogger(__name__)
 
 EXTRACTIVE_MODEL = "extractive"
 CUT_OFF = "The answer was cut off at the model's token limit (PENSTOCK_GENERATOR__MAX_TOKENS)."
@@ -82,8 +85,15 @@ class Answerer:
         fails: what was emitted until then is no answer, and since a retry would say it again, not retryable then.
         """
         started = time.perf_counter()
-        if (picture or shown) and self._reader:
+        if picture and self._reader:
             return await self._write(self._reader, question, hits, emit, picture, shown or {})
+        if shown and self._reader:
+            try:
+                return await self._write(self._reader, question, hits, emit, shown=shown)
+            except ProviderError as exc:
+                if self._generator in {None, self._reader} or isinstance(exc.__cause__, ProviderError):
+                    raise  # there is nobody else to ask, or a part of the answer was told already
+                logger.warning("The model that takes pictures failed, the other one answers: %s", exc.message)
         if self._generator and hits:
             return await self._write(self._generator, question, hits, emit)
         written = [hit for hit in hits if hit.chunk.kind != "picture"]

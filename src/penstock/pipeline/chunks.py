@@ -1,7 +1,6 @@
 """What is read in a document to its version's chunks: passages, then captions, then pictures."""
 
 from collections.abc import Iterator, Sequence
-from itertools import count
 
 from penstock.ids import chunk_id
 from penstock.ledger.base import VersionWork
@@ -17,16 +16,14 @@ LABEL = "Picture {} of {}"
 def make_chunks(work: VersionWork, chunked: Chunked, embedder: Embedder) -> Sequence[Chunk]:
     """Pictures are the last ones, and only there where the collection has an image model.
 
-    A picture and its caption have the same text, so that a search shows one of them.
+    A picture and its caption have the same text, so that a search shows one of them. Their positions do not depend on
+    which pictures have a caption: another attempt may find more of them.
     """
-    captions = [spot for spot in chunked.pictures if spot.caption]
-    pictures = chunked.pictures if work.collection.options.image_model else ()
-    positions = count(len(chunked.pieces))
-    return [
-        *_passages(work, chunked),
-        *_of_pictures(work, "caption", captions, positions, embedder),
-        *_of_pictures(work, "picture", pictures, positions, embedder),
-    ]
+    places = list(enumerate(chunked.pictures))
+    first = len(chunked.pieces)
+    captions = [_of_picture(work, "caption", spot, first + 2 * n, embedder) for n, spot in places if spot.caption]
+    pictures = [_of_picture(work, "picture", spot, first + 2 * n + 1, embedder) for n, spot in places]
+    return [*_passages(work, chunked), *captions, *(pictures if work.collection.options.image_model else ())]
 
 
 def _passages(work: VersionWork, chunked: Chunked) -> Iterator[Chunk]:
@@ -46,25 +43,22 @@ def _passages(work: VersionWork, chunked: Chunked) -> Iterator[Chunk]:
         )
 
 
-def _of_pictures(
-    work: VersionWork, kind: ChunkKind, spots: Sequence[PictureSpot], positions: Iterator[int], embedder: Embedder
-) -> Iterator[Chunk]:
-    for spot, position in zip(spots, positions, strict=False):
-        text = spot.caption or _label(work, spot)
-        yield Chunk(
-            id=chunk_id(work.version_id, position),
-            document_id=work.document_id,
-            version_id=work.version_id,
-            collection_id=work.collection.id,
-            position=position,
-            text=text,
-            start=0,
-            end=0,
-            tokens=len(embedder.tokenizer.encode(text, add_special_tokens=False).ids),
-            page=spot.page,
-            kind=kind,
-            picture=spot.number,
-        )
+def _of_picture(work: VersionWork, kind: ChunkKind, spot: PictureSpot, position: int, embedder: Embedder) -> Chunk:
+    text = spot.caption or _label(work, spot)
+    return Chunk(
+        id=chunk_id(work.version_id, position),
+        document_id=work.document_id,
+        version_id=work.version_id,
+        collection_id=work.collection.id,
+        position=position,
+        text=text,
+        start=0,
+        end=0,
+        tokens=len(embedder.tokenizer.encode(text, add_special_tokens=False).ids),
+        page=spot.page,
+        kind=kind,
+        picture=spot.number,
+    )
 
 
 def _label(work: VersionWork, spot: PictureSpot) -> str:

@@ -44,7 +44,7 @@ class ImageOptions(BaseModel):
     min_side: int = Field(
         64, ge=1, description="pictures in documents with a shorter side are passed over: icons, lines"
     )
-    per_document: int = Field(64, ge=1, le=1000, description="pictures in one document that are looked at, at most")
+    per_document: int = Field(64, ge=1, le=100, description="pictures in one document that are looked at, at most")
     captions_per_document: int = Field(
         24, ge=1, description="of these, how many the vision model describes, in collections with `captions`"
     )

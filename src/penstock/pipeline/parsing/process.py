@@ -50,6 +50,8 @@ _BYTES_PER_CHAR = 4
 _OVERHEAD_FACTOR = 4
 """A reply holds each character of the text at most this often: overlap repeats less than the text itself, the rest is
 offsets and headings."""
+_PICTURES_BYTES = 64 * 1024 * 1024
+"""However short texts must be: a hundred pictures of a document have room in a reply."""
 _STDERR_TAIL_BYTES = 4096
 _OUT_OF_MEMORY_SIGNS = (b"memory allocation of", b"bad_alloc", b"MemoryError", b"out of memory", b"Cannot allocate")
 
@@ -78,7 +80,8 @@ class ParserProcess:
         self._reader = reader
         self._writer = writer
         self._stderr = stderr
-        self._max_reply_bytes = options.max_text_chars * _BYTES_PER_CHAR * _OVERHEAD_FACTOR
+        text_bytes = options.max_text_chars * _BYTES_PER_CHAR * _OVERHEAD_FACTOR
+        self._max_reply_bytes = max(text_bytes, _PICTURES_BYTES)
         self._memory_limit_mb = options.memory_limit_mb
         self.documents = 0
         self.rss_bytes = 0
