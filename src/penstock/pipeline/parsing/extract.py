@@ -15,6 +15,7 @@ from penstock.pipeline.parsing.mail import read_mail
 from penstock.pipeline.parsing.pdf import write_pdf_nodes
 from penstock.pipeline.parsing.records import ParsedDocument
 from penstock.pipeline.parsing.sheets import write_sheets
+from penstock.pipeline.parsing.slides import in_order
 from penstock.pipeline.parsing.structure import PAGE_MARKER, write_nodes
 from penstock.pipeline.parsing.text import clean, decode
 
@@ -78,6 +79,8 @@ class Extractor(Parser):
             write_sheets(result.content, builder)
         elif media_type == media.EPUB:
             write_markdown(result.content, builder)
+        elif media_type == media.PPTX:
+            write_nodes(in_order(nodes, data), builder)
         else:
             write_nodes(nodes, builder)
         title = clean(result.metadata.get("title") or "").strip() or None

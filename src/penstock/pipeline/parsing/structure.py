@@ -9,7 +9,7 @@ from penstock.pipeline.parsing.text import clean
 
 PAGE_MARKER = "\n\npenstockpage{page_num}sheet\n\n"
 """What kreuzberg sets at the start of a slide, whose blocks do not all carry a number."""
-_PAGE_MARK = re.compile(r"penstockpage(\d+)sheet")
+PAGE_MARK = re.compile(r"penstockpage(\d+)sheet")
 
 Node = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ def write_nodes(nodes: Iterable[Node], builder: TextBuilder) -> None:
         content = node["content"]
         if node.get("page"):
             builder.page(int(node["page"]))
-        if mark := _PAGE_MARK.fullmatch((content.get("text") or "").strip()):
+        if mark := PAGE_MARK.fullmatch((content.get("text") or "").strip()):
             builder.page(int(mark[1]))
         else:
             _WRITERS.get(content["node_type"], _write_text)(content, builder)
