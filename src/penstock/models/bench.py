@@ -13,7 +13,8 @@ import openvino as ov
 import openvino.opset15 as op
 
 from penstock.models.base import Embedder, Lane, Role
-from penstock.models.openvino_encoder import SETTINGS
+from penstock.models.openvino_encoder import SETTINGS, choose_precision
+from penstock.models.openvino_graph import GROUP, grouped
 from penstock.models.pool import ModelPool
 from penstock.models.recipe import NetworkConfig
 
@@ -162,14 +163,17 @@ def count_tokens(embedder: Embedder, texts: Sequence[str]) -> int:
 
 
 def measure_ceiling(network: NetworkConfig, *, precision: str, tokens: int = 2048, rounds: int = 8) -> BenchCeiling:
-    """Tokens that this machine can do of the network's weight products alone, in the same precision.
+    """Tokens that this machine can do of the network's weight products alone, in `precision`; i8 as the engine has it.
 
     No attention, no norms, no lookups, no tokenizer: what is left for an engine that wastes nothing else. The best of
     `rounds` runs over `tokens` tokens. Blocking.
     """
-    compiled = ov.Core().compile_model(
-        products(network, tokens), "CPU", {"INFERENCE_PRECISION_HINT": precision, **SETTINGS}
-    )
+    eight_bits = precision == "i8"
+    core = ov.Core()
+    settings = {"INFERENCE_PRECISION_HINT": choose_precision(core, precision), **SETTINGS}
+    if eight_bits:
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(GROUP)
+    compiled = core.compile_model(products(network, tokens, eight_bits=eight_bits), "CPU", settings)
     request = compiled.create_infer_request()
     x = np.random.default_rng(0).normal(size=(tokens, network.hidden_size)).astype(np.float32)
     walls, cpus = [], []
@@ -181,13 +185,17 @@ def measure_ceiling(network: NetworkConfig, *, precision: str, tokens: int = 204
     return BenchCeiling(tokens_per_s=tokens / min(walls[1:]), tokens_per_cpu_s=tokens / min(cpus[1:]))
 
 
-def products(network: NetworkConfig, tokens: int) -> Any:
-    """Six products a layer, one behind the other: query, key, value, output, and the two of the wide part."""
+def products(network: NetworkConfig, tokens: int, *, eight_bits: bool = False) -> Any:
+    """Six products a layer, one behind the other: query, key, value, output, and the two of the wide part.
+
+    `eight_bits`: the last three as the engine has them then.
+    """
     hidden, wide = network.hidden_size, network.intermediate_size
     rng = np.random.default_rng(0)
     x = first = op.parameter([tokens, hidden], np.float32)
     for _ in range(network.num_hidden_layers):
-        for out, into in [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]:
+        for place, (out, into) in enumerate([(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]):
             weight = (rng.normal(size=(out, into)) / math.sqrt(into)).astype(np.float32)
-            x = op.matmul(x, op.constant(weight), False, True)
+            rounded = eight_bits and place >= 3 and into % GROUP == 0
+            x = op.matmul(x, grouped(weight) if rounded else op.constant(weight), False, True)
     return ov.Model([x], [first], "products")

@@ -141,7 +141,7 @@ def open_pair_engine(
 
 def processor_precision(options: ModelsOptions) -> str:
     if options.precision == "f16":
-        raise ConfigError("models.precision is f16, which only GPUs do. Use auto, bf16 or f32.")
+        raise ConfigError("models.precision is f16, which only GPUs do. Use auto, i8, bf16 or f32.")
     return options.precision
 
 

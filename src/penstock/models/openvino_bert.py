@@ -72,10 +72,19 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 )
 
 
-def bert(config: NetworkConfig, tensors: TensorFile, ids: Node, mask: Node, types: Node | None = None) -> Node:
+def bert(
+    config: NetworkConfig,
+    tensors: TensorFile,
+    ids: Node,
+    mask: Node,
+    types: Node | None = None,
+    *,
+    eight_bits: bool = False,
+) -> Node:
     """(B, S) token ids to (B, S, H) token vectors. Raises ConfigError for a family or variant that is not known.
 
     `types` (B, S) says of each token whether it belongs to the first text of a pair (0) or the second (1).
+    `eight_bits`: all products but those of query, key and value have their weights in 8 bits.
     """
     layout = LAYOUTS.get(config.model_type)
     if layout is None:
@@ -91,6 +100,7 @@ def bert(config: NetworkConfig, tensors: TensorFile, ids: Node, mask: Node, type
         hidden=config.hidden_size,
         eps=config.layer_norm_eps,
         prefix=layout.prefix if layout.prefix + words in tensors else "",
+        eight_bits=eight_bits,
     )
     x = embeddings(blocks, config.first_position, ids, types)
     bias = mask_bias(mask)
@@ -121,8 +131,8 @@ def embeddings(blocks: Blocks, first: int, ids: Node, types: Node | None) -> Nod
 def layer(blocks: Blocks, layout: Layout, name: str, x: Node, bias: Node, act: str) -> Node:
     projections = [f"{name}.{part}" for part in (layout.query, layout.key, layout.value)]
     mixed = blocks.linear(blocks.self_attention(x, projections, bias), f"{name}.{layout.mixed}")
-    x = blocks.layer_norm(op.add(mixed, x), f"{name}.{layout.mixed_norm}")
-    wide = activation(blocks.linear(x, f"{name}.{layout.wide}"), act)
+    x, wide = blocks.norm_and_linear(op.add(mixed, x), f"{name}.{layout.mixed_norm}", f"{name}.{layout.wide}")
+    wide = activation(wide, act)
     return blocks.layer_norm(op.add(blocks.linear(wide, f"{name}.{layout.narrow}"), x), f"{name}.{layout.narrow_norm}")
 
 

@@ -22,7 +22,7 @@ from penstock.errors import ConfigError, DataError, Unavailable
 from penstock.models.base import Encoder, Pending, TokenIds
 from penstock.models.compiled import compile_network
 from penstock.models.openvino_bert import bert
-from penstock.models.openvino_graph import integers, pool
+from penstock.models.openvino_graph import GROUP, integers, pool
 from penstock.models.recipe import Pooling, Recipe
 from penstock.models.tensors import TensorFile
 from penstock.models.weights import WEIGHTS, find_ready_graph
@@ -36,6 +36,10 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
 
 MOST_STREAMS = 4
 """On many cores each stream has several threads, so that a long text does not take for ever."""
+
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+AMX = frozenset({"amx_bf16"})
+"""Processors with it do 16 bits about as fast as 8."""
 
 GRAPHS = 2
 """The version of all graphs that are built here: what was compiled from another one is not used."""
@@ -95,19 +99,25 @@ def first_line(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What a model folder becomes: a graph from tensors, or of a ready graph. `told` tells all that they depend on."""
+    """What a model folder becomes: a graph from tensors, or of a ready graph. `told` tells all that they depend on.
+
+    `eight_bits`: what `build` makes has weights in 8 bits.
+    """
 
     build: Callable[[TensorFile], Any]
     read: Callable[[Any], Any]
     told: str
+    eight_bits: bool = False
 
 
 def load_encoder(folder: Path, recipe: Recipe, *, precision: str, threads: int, cache_dir: Path) -> OpenVinoEncoder:
-    """Compile the embedding model in `folder`, as `load_network` does."""
+    """Compile the embedding model in `folder`, as `load_network` does; `precision` may be i8, too."""
+    eight_bits = choose_eight_bits(precision, recipe)
     network = Network(
-        build=lambda tensors: build_graph(tensors, recipe),
+        build=lambda tensors: build_graph(tensors, recipe, eight_bits=eight_bits),
         read=lambda model: read_graph(model, recipe.pooling),
         told=str(recipe),
+        eight_bits=eight_bits,
     )
     return load_network(folder, network, precision=precision, threads=threads, cache_dir=cache_dir)
 
@@ -115,8 +125,8 @@ def load_encoder(folder: Path, recipe: Recipe, *, precision: str, threads: int, 
 def load_network(folder: Path, network: Network, *, precision: str, threads: int, cache_dir: Path) -> OpenVinoEncoder:
     """Compile the model in `folder`. Blocking, up to seconds.
 
-    `precision` is auto, bf16 or f32. Raises ConfigError for a family or processor that does not do it, DataError for
-    damaged files.
+    `precision` is auto, bf16 or f32; i8 is as auto. Raises ConfigError for a family or processor that does not do it,
+    DataError for damaged files.
     """
     core = ov.Core()
     chosen = choose_precision(core, precision)
@@ -126,6 +136,9 @@ def load_network(folder: Path, network: Network, *, precision: str, threads: int
     ready = find_ready_graph(folder)
     weights = weights_of(ready) if ready else folder / WEIGHTS
     tensors = None if ready else TensorFile(weights)
+    eight_bits = network.eight_bits and not ready
+    if eight_bits:
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(GROUP)
 
     def build() -> Any:
         return network.build(tensors) if tensors is not None else network.read(core.read_model(ready))
@@ -140,7 +153,8 @@ def load_network(folder: Path, network: Network, *, precision: str, threads: int
         ) from error
     if tensors is not None:
         tensors.release()
-    return OpenVinoEncoder(compiled, (held, tensors), precision=chosen, memory_bytes=weights.stat().st_size)
+    told = "i8" if eight_bits else chosen
+    return OpenVinoEncoder(compiled, (held, tensors), precision=told, memory_bytes=weights.stat().st_size)
 
 
 def available_threads() -> int:
@@ -155,6 +169,24 @@ def choose_precision(core: Any, wanted: str) -> str:
     return "f32" if wanted == "f32" or not able else "bf16"
 
 
+def choose_eight_bits(wanted: str, recipe: Recipe) -> bool:
+    """Whether products run in 8 bits: where asked for, or where that is known to pay and to leave vectors alone."""
+    flags = processor_flags()
+    able = bool(flags & VNNI)
+    if wanted == "i8" and not able:
+        raise ConfigError("models.precision is i8, which this processor has no instructions for. Use auto.")
+    return wanted == "i8" or (wanted == "auto" and able and recipe.holds_eight_bits and not flags & AMX)
+
+
+def processor_flags(file: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What the processor can do, in Linux' words; nothing is known elsewhere."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
+
+
 def weights_of(graph: Path) -> Path:
     """The file of a ready graph that its weights are in: ONNX has them inside."""
     return graph.with_suffix(".bin") if graph.suffix == ".xml" else graph
@@ -166,9 +198,9 @@ def text_inputs() -> tuple[Any, Any]:
     return ids, mask
 
 
-def build_graph(tensors: TensorFile, recipe: Recipe) -> Any:
+def build_graph(tensors: TensorFile, recipe: Recipe, *, eight_bits: bool = False) -> Any:
     ids, mask = text_inputs()
-    vectors = pool(bert(recipe.network, tensors, ids, mask), mask, recipe.pooling)
+    vectors = pool(bert(recipe.network, tensors, ids, mask, eight_bits=eight_bits), mask, recipe.pooling)
     return ov.Model([vectors], [ids, mask], recipe.network.model_type)
 
 

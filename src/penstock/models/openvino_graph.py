@@ -19,6 +19,13 @@ Node: TypeAlias = Any
 MASKED = np.float32(-1e4)
 """Added to the attention scores of padding: far below any real score, and exact in bfloat16's range."""
 
+GROUP = 64
+"""Eight-bit weights that share a scale; the engine rounds a token's numbers in groups of as many, each by its largest.
+
+In groups of 64 the default model's passages keep a cosine of 0.9996 to float32 (0.9992 in Chinese, of which it knows
+little), texts of one word 0.9987; in groups of 128 0.9995 (0.9989) at 4 % more speed, in whole rows 0.9988.
+"""
+
 ACTIVATIONS = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
@@ -27,10 +34,16 @@ def integers(values: Sequence[int]) -> Node:
 
 
 class Blocks:
-    """The blocks of one network. `prefix` stands before every tensor name, `eps` belongs to its layer norms."""
+    """The blocks of one network. `prefix` stands before every tensor name, `eps` belongs to its layer norms.
 
-    def __init__(self, tensors: TensorFile, *, heads: int, hidden: int, eps: float, prefix: str = "") -> None:
+    `eight_bits`: the weights of `linear` are rounded to 8 bits, where their rows are whole groups.
+    """
+
+    def __init__(
+        self, tensors: TensorFile, *, heads: int, hidden: int, eps: float, prefix: str = "", eight_bits: bool = False
+    ) -> None:
         self._tensors = tensors
+        self._eight_bits = eight_bits
         self._heads = integers([0, 0, heads, hidden // heads])
         self._stacked = integers([0, 0, 3, heads, hidden // heads])
         self._hidden = integers([0, 0, hidden])
@@ -51,13 +64,42 @@ class Blocks:
 
     def linear(self, x: Node, name: str) -> Node:
         """x · Wᵀ + b over the last axis."""
-        return op.add(op.matmul(x, self.weight(f"{name}.weight"), False, True), self.weight(f"{name}.bias"))
+        weight = f"{name}.weight"
+        product = grouped(self.array(weight)) if self._rounds(name) else self.weight(weight)
+        return op.add(op.matmul(x, product, False, True), self.weight(f"{name}.bias"))
+
+    def _rounds(self, name: str) -> bool:
+        return self._eight_bits and self.array(f"{name}.weight").shape[1] % GROUP == 0
 
     def layer_norm(self, x: Node, name: str) -> Node:
-        # Checkpoints from TensorFlow call the two gamma and beta.
-        scale, shift = ("weight", "bias") if f"{name}.weight" in self else ("gamma", "beta")
-        normal = op.mvn(x, integers([-1]), True, self._eps, "inside_sqrt")
-        return op.add(op.multiply(normal, self.weight(f"{name}.{scale}")), self.weight(f"{name}.{shift}"))
+        return self._scaled(self._normal(x), name)
+
+    def norm_and_linear(self, x: Node, norm: str, name: str) -> tuple[Node, Node]:
+        """The layer norm of x, and `linear` of that.
+
+        Where the product is in 8 bits, the norm's scale and shift are in its weights and bias instead: the few columns
+        that they make large would be all that is left of a group. Without it a text of one word loses twice as much.
+        """
+        normal = self._normal(x)
+        normed = self._scaled(normal, norm)
+        if not self._rounds(name):
+            return normed, self.linear(normed, name)
+        scale, shift = (self.array(part).astype(np.float32) for part in self._norm_names(norm))
+        weight = self.array(f"{name}.weight").astype(np.float32)
+        bias = self.array(f"{name}.bias").astype(np.float32) + weight @ shift
+        return normed, op.add(op.matmul(normal, grouped(weight * scale), False, True), op.constant(bias))
+
+    def _normal(self, x: Node) -> Node:
+        return op.mvn(x, integers([-1]), True, self._eps, "inside_sqrt")
+
+    def _scaled(self, normal: Node, name: str) -> Node:
+        scale, shift = self._norm_names(name)
+        return op.add(op.multiply(normal, self.weight(scale)), self.weight(shift))
+
+    def _norm_names(self, name: str) -> tuple[str, str]:
+        """Of scale and shift; checkpoints from TensorFlow call the two gamma and beta."""
+        parts = ("weight", "bias") if f"{name}.weight" in self else ("gamma", "beta")
+        return f"{name}.{parts[0]}", f"{name}.{parts[1]}"
 
     def embedding(self, ids: Node, name: str) -> Node:
         return op.gather(self.weight(f"{name}.weight"), ids, integers([0]))
@@ -66,6 +108,7 @@ class Blocks:
         """Scaled dot-product attention of (B, S, H) to itself; `bias` broadcasts to (B, A, S, S).
 
         `names` are of query, key and value: one product gives all, up to 5 % less work than three, 10 % for a question.
+        Its weights are never rounded: 8 bits there cost more nearness than in all other products together.
         """
         weight, shift = (
             op.constant(np.concatenate([self.array(f"{name}.{part}") for name in names]).astype(np.float32))
@@ -84,6 +127,15 @@ class Blocks:
         heads = [op.transpose(op.reshape(x, self._heads, True), integers([0, 2, 1, 3])) for x in (query, key, value)]
         mixed = op.scaled_dot_product_attention(*heads, bias, causal=causal)
         return op.reshape(op.transpose(mixed, integers([0, 2, 1, 3])), self._hidden, True)
+
+
+def grouped(weight: NDArray[Any]) -> Node:
+    """(N, K) weights in 8 bits with a scale for each `GROUP` of a row; the engine multiplies them as they are."""
+    rows, columns = weight.shape
+    groups = weight.astype(np.float32).reshape(rows, -1, GROUP)
+    scale = np.maximum(np.abs(groups).max(axis=-1, keepdims=True) / 127, np.float32(1e-12))
+    rounded = op.convert(op.constant(np.rint(groups / scale).astype(np.int8)), "f32")
+    return op.reshape(op.multiply(rounded, op.constant(scale)), integers([rows, columns]), False)
 
 
 def activation(x: Node, name: str) -> Node:
