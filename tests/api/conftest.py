@@ -15,7 +15,7 @@ from penstock.api.main import create_app
 from penstock.api.protocol import PatientProtocol
 from penstock.app import Services
 from penstock.blobs import open_blobs
-from penstock.errors import ProviderError
+from penstock.errors import ProviderError, Unavailable
 from penstock.fetch import Fetcher
 from penstock.jobs import WorkerOptions, open_store
 from penstock.jobs.base import JobFilter
@@ -91,6 +91,12 @@ async def api_key(services: Services) -> str:
 
 
 async def _search(context: JobContext) -> JSON:
+    """Finds nothing, unless the index is away or slow."""
+    match context.job.payload["query"]:
+        case "away":
+            raise Unavailable("Could not search the collection: refused", code="index_unavailable")
+        case "slow":
+            await asyncio.Event().wait()
     return {"hits": [], "collection_version": 1, "timings_ms": {"total": 1.0}}
 
 

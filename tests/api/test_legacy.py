@@ -16,7 +16,7 @@ PNG = base64.b64decode(
 
 
 async def finished(services: Services, client: httpx.AsyncClient, task_id: str, path: str) -> dict[str, Any]:
-    await services.jobs.wait(task_id, timeout_s=10)
+    await services.jobs.wait(task_id, timeout_s=100)
     found: dict[str, Any] = (await client.get(path + task_id)).json()
     return found
 

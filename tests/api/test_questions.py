@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
@@ -12,6 +13,8 @@ from penstock.jobs.base import JobFilter
 from penstock.jobs.worker import Worker
 from penstock.pipeline.requests import QuestionRequest, decode
 
+Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
+
 
 async def test_a_question_is_accepted_and_answered_later(
     services: Services, client: httpx.AsyncClient, worker: Worker
@@ -19,7 +22,7 @@ async def test_a_question_is_accepted_and_answered_later(
     asked = await client.post("/v1/questions", json={"question": "Why?"})
     assert asked.status_code == 202
     assert asked.json()["answer"] is None
-    job = await services.jobs.wait(asked.json()["job_id"], timeout_s=10)
+    job = await services.jobs.wait(asked.json()["job_id"], timeout_s=100)
     assert (await client.get(asked.headers["location"])).json()["result"]["text"] == job.result["text"] == "Yes [1]."
 
 
@@ -136,6 +139,30 @@ async def test_a_search_without_a_worker_says_so(services: Services, client: htt
     assert int(found.headers["retry-after"]) >= 1
     (job,) = (await services.jobs.list(JobFilter())).jobs
     assert job.state == "cancelled"
+
+
+@pytest.mark.case(20)
+async def test_a_search_while_the_index_is_away_says_why_and_when_to_come_back(
+    client: httpx.AsyncClient, worker: Worker
+) -> None:
+    found = await client.post("/v1/search", json={"query": "away"})
+    assert (found.status_code, found.json()["code"]) == (503, "index_unavailable")
+    assert "refused" in found.json()["detail"]
+    assert int(found.headers["retry-after"]) >= 1
+
+
+@pytest.mark.case(20)
+async def test_a_search_in_an_index_that_does_not_answer_ends(
+    services: Services, client: httpx.AsyncClient, worker: Worker, until: Until
+) -> None:
+    found = await client.post("/v1/search", json={"query": "slow", "timeout_s": 2})
+    assert found.status_code in {503, 504}
+    (job,) = (await services.jobs.list(JobFilter())).jobs
+
+    async def ended() -> bool:
+        return (await services.jobs.get(job.id)).state.final
+
+    await until(ended)
 
 
 @pytest.mark.parametrize("body", [{"query": ""}, {"query": "x" * 8001}, {"query": "x", "mode": "magic"}, {"q": "x"}])

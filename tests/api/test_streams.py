@@ -33,7 +33,7 @@ async def events(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:
 async def until_final(services: Services) -> Job:
     """The one job there is, once it has ended."""
     (job,) = (await services.jobs.list(JobFilter())).jobs
-    return await services.jobs.wait(job.id, timeout_s=10)
+    return await services.jobs.wait(job.id, timeout_s=100)
 
 
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
@@ -56,7 +56,7 @@ def running(services: Services, until: Until) -> Running:
 
 @pytest.fixture
 async def wire(server: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=100) as client:
         yield client
 
 
@@ -97,7 +97,7 @@ async def test_a_job_is_followed_from_where_the_reader_was(
     services: Services, wire: httpx.AsyncClient, worker: Worker
 ) -> None:
     job_id = (await wire.post("/v1/questions", json={"question": "stream"})).json()["job_id"]
-    await services.jobs.wait(job_id, timeout_s=10)
+    await services.jobs.wait(job_id, timeout_s=100)
     address = f"/v1/jobs/{job_id}/events"
     async with wire.stream("GET", address) as reply:
         everything = [one async for one in events(reply) if "event" in one]
@@ -168,7 +168,7 @@ async def test_the_last_of_two_askers_to_leave_cancels(
 
         await until(alone)
         assert not (await services.jobs.get(job_id)).cancel_requested
-    assert (await services.jobs.wait(job_id, timeout_s=10)).state == "cancelled"
+    assert (await services.jobs.wait(job_id, timeout_s=100)).state == "cancelled"
 
 
 @pytest.mark.case(26)

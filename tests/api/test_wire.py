@@ -22,7 +22,7 @@ FORM = {"content-type": "multipart/form-data; boundary=x"}
 
 @pytest.fixture
 async def wire(server: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=100) as client:
         yield client
 
 

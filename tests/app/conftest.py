@@ -31,7 +31,7 @@ class Server:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("Penstock is ready on http://"), self.errors()
-        self.http = httpx.Client(base_url=line.split()[-1], timeout=30)
+        self.http = httpx.Client(base_url=line.split()[-1], timeout=100)
         return self
 
     def errors(self) -> str:
@@ -78,7 +78,7 @@ class Server:
         self.http.close()
         if self.process.poll() is None:
             self.process.terminate()
-        status = self.process.wait(timeout=30)
+        status = self.process.wait(timeout=100)
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
@@ -93,7 +93,7 @@ class Server:
             if not (cursor := page["cursor"]):
                 return documents
 
-    def wait_settled(self, within_s: float = 50) -> dict[str, tuple[object, object]]:
+    def wait_settled(self, within_s: float = 200) -> dict[str, tuple[object, object]]:
         """Status and number of chunks of each document by name, once all are final."""
         end = time.monotonic() + within_s
         while True:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # each starts several processes, one after the other
+
 Start = Callable[..., Any]
 DOCUMENTS = 60
 
@@ -99,7 +101,7 @@ def test_a_second_sigterm_exits_at_once(start_server: Start) -> None:
     upload(server, texts(DOCUMENTS))
     server.process.send_signal(signal.SIGTERM)
     server.process.send_signal(signal.SIGTERM)
-    server.process.wait(timeout=10)
+    server.process.wait(timeout=100)
 
 
 def test_children_end_when_the_supervisor_is_killed(start_server: Start, tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_children_end_when_the_supervisor_is_killed(start_server: Start, tmp_pat
 def test_second_serve_on_the_same_folder_is_refused_by_name(start_server: Start, tmp_path: Path) -> None:
     start_server().wait_ready()
     second = start_server()
-    assert second.process.wait(timeout=20) == 1
+    assert second.process.wait(timeout=100) == 1
     assert str(tmp_path / "data") in second.errors()
 
 
@@ -120,7 +122,7 @@ def test_taken_port_is_refused_by_name(start_server: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = start_server("--port", str(port))
-        assert server.process.wait(timeout=20) == 1
+        assert server.process.wait(timeout=100) == 1
     assert f"127.0.0.1:{port}" in server.errors()
 
 
@@ -131,21 +133,21 @@ def test_damaged_database_is_refused_by_name(start_server: Start, tmp_path: Path
     file.parent.mkdir()
     file.write_bytes(b"this is no database, and never was one" * 100)
     server = start_server()
-    assert server.process.wait(timeout=30) == 1
+    assert server.process.wait(timeout=100) == 1
     assert str(file) in server.errors()
 
 
 @pytest.mark.case(33)
 def test_open_address_without_a_key_is_refused(start_server: Start) -> None:
     server = start_server("--host", "0.0.0.0")
-    assert server.process.wait(timeout=30) == 1
+    assert server.process.wait(timeout=100) == 1
     assert "penstock keys create" in server.errors()
 
 
 def test_missing_model_stops_the_start_with_the_reason(start_server: Start, tmp_path: Path) -> None:
     environ = {"PENSTOCK_MODELS__EMBEDDING": str(tmp_path / "nowhere"), "PENSTOCK_MODELS__DOWNLOAD": "false"}
     server = start_server(environ=environ)
-    assert server.process.wait(timeout=30) == 1
+    assert server.process.wait(timeout=100) == 1
     assert "nowhere" in server.errors()
 
 

@@ -61,7 +61,7 @@ def server_url(data_dir: Path) -> Iterator[str]:
         assert line.startswith("Penstock is ready on "), (folder / "stderr").read_text()
         yield line.split()[-1]
         server.terminate()
-        assert server.wait(30) == 0
+        assert server.wait(100) == 0
         server.stdout.close()
 
 

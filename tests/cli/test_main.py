@@ -23,7 +23,7 @@ except SystemExit:
 heavy = {"fastapi", "pydantic", "sqlalchemy", "lancedb", "numpy", "openvino", "httpx"} & sys.modules.keys()
 assert not heavy, heavy
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     for name in COMMANDS:
         assert f" {name} " in done.stdout

@@ -141,7 +141,7 @@ def test_ctrl_c_ends_it_cleanly(server: str, tmp_path: Path) -> None:
         lines = [process.stderr.readline(), process.stderr.readline()]
         process.send_signal(signal.SIGINT)
         lines += process.stderr.readlines()
-        assert process.wait(20) == 0
+        assert process.wait(100) == 0
     assert "Watching" in lines[0]
     assert "1 uploaded" in lines[1]
     assert "Stopped" in lines[-1]

@@ -260,7 +260,7 @@ import penstock.client
 rooms = {name.split(".")[1] for name in sys.modules if name.startswith("penstock.")}
 assert rooms == {"client", "errors", "types"}, rooms
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
 
 

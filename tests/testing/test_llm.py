@@ -89,10 +89,12 @@ async def test_looks_at_images(http: httpx.AsyncClient) -> None:
 async def test_connection_faults(
     provider: FakeProvider, http: httpx.AsyncClient, fault: Fault, error: type[Exception], stream: bool
 ) -> None:
-    provider.script.queue(Behaviour(fault=fault))
+    provider.script.stand(Behaviour(fault=fault))
+    patience_s = 1 if error is httpx.ReadTimeout else 100
     with pytest.raises(error):
-        await http.post("/chat/completions", json=CHAT | {"stream": stream}, timeout=0.2)
+        await http.post("/chat/completions", json=CHAT | {"stream": stream}, timeout=patience_s)
     await provider.idle()
+    provider.script.stand(Behaviour())
     assert (await chat(http)).status_code == 200
 
 
@@ -162,7 +164,7 @@ async def test_requests_that_are_none(provider: FakeProvider, http: httpx.AsyncC
 
 
 async def test_refuses_more_than_it_can_carry(provider: FakeProvider, http: httpx.AsyncClient) -> None:
-    provider.script.stand(Behaviour(max_concurrency=2, first_token_s=0.1))
+    provider.script.stand(Behaviour(max_concurrency=2, first_token_s=1))
     statuses = [response.status_code for response in await asyncio.gather(*[chat(http) for _ in range(5)])]
     assert statuses.count(200) >= 2
     assert statuses.count(429) >= 1
@@ -217,8 +219,8 @@ async def test_rerank(http: httpx.AsyncClient) -> None:
 
 
 async def test_carries_many_streams_at_once(provider: FakeProvider) -> None:
-    provider.script.stand(Behaviour(first_token_s=1.0, token_s=0.05, tokens=10))
-    async with httpx.AsyncClient(base_url=provider.url, timeout=30) as http:
+    provider.script.stand(Behaviour(first_token_s=3, token_s=0.05, tokens=10))
+    async with httpx.AsyncClient(base_url=provider.url, timeout=100) as http:
         replies = await asyncio.gather(*[chat(http, stream=True) for _ in range(50)])
     assert all(reply.text.endswith("data: [DONE]\n\n") for reply in replies)
     assert provider.stats.max_open == 50
@@ -229,7 +231,7 @@ def test_runs_as_a_process() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        body = httpx.post(f"{url}/chat/completions", json=CHAT, timeout=10).json()
+        body = httpx.post(f"{url}/chat/completions", json=CHAT, timeout=100).json()
         process.send_signal(signal.SIGTERM)
     assert body["usage"]["completion_tokens"] == 3
     assert process.returncode == 0
