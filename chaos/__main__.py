@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -69,6 +70,8 @@ def stop_on_sigterm() -> None:
 
 def tell(tally: Tally) -> None:
     print(tally.row())
+    if found := tally.recoveries_s:
+        print(f"       {len(found)} recoveries, half of them within {statistics.median(found):.2f} s")
     for line in [*(f"! {problem}" for problem in tally.problems), *tally.notes[:20]]:
         print(f"       {line}")
 
