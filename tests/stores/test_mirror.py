@@ -148,6 +148,20 @@ def test_many_small_writes_become_few_segments() -> None:
     assert {one.chunk_id for one in hits.candidates if one.fulltext} == {f"chk_{i}" for i in range(406, 900, 2)}
 
 
+def test_what_only_words_found_has_its_cosine_in_every_segment() -> None:
+    mirror = Mirror(DIMENSIONS)
+    for start in range(0, 120, 20):
+        mirror.sync(None, held_rows(range(start, start + 20)))
+    assert mirror.segments == 6
+    hits = mirror.search(IndexQuery(k=60, vector=row(1).vector, text="river"), ["river"])
+    cosines = {f"chk_{i}": float(row(i).vector @ row(1).vector) for i in range(120)}
+    assert {one.chunk_id: one.dense for one in hits.candidates} == {
+        one.chunk_id: pytest.approx(cosines[one.chunk_id], abs=1e-5) for one in hits.candidates
+    }
+    assert sum(one.fulltext != 0 for one in hits.candidates) == 60
+    assert len(hits.candidates) > 60
+
+
 def held_rows(numbers: range) -> pa.Table:
     """Rows as they are copied; the even ones have the word river."""
     return pa.table(

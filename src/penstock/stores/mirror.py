@@ -260,6 +260,7 @@ def _candidates(
     text: dict[int, float],
 ) -> tuple[Candidate, ...]:
     """One a row that either lane found; those that only full-text found get their cosines here."""
+    found, cosines = len(dense), dict(dense)
     rows = np.array([*dense, *(row for row in text if row not in dense)], np.int64)
     places = np.searchsorted(firsts, rows, side="right") - 1
     chunk_ids = np.empty(len(rows), np.object_)
@@ -268,12 +269,12 @@ def _candidates(
         if len(ours):
             held = rows[ours] - firsts[number]
             chunk_ids[ours] = segment.chunk_ids[held]
-            rest = ours >= len(dense)
+            rest = ours >= found
             if query.vector is not None and rest.any():
-                cosines = segment.cosines(query.vector, held[rest].astype(np.int32)).tolist()
-                dense.update(zip(rows[ours[rest]].tolist(), cosines, strict=True))
+                true = segment.cosines(query.vector, held[rest].astype(np.int32)).tolist()
+                cosines.update(zip(rows[ours[rest]].tolist(), true, strict=True))
     none = None if query.text is None else 0.0
     return tuple(
-        Candidate(chunk_id=chunk_id, dense=dense.get(row), fulltext=text.get(row, none))
+        Candidate(chunk_id=chunk_id, dense=cosines.get(row), fulltext=text.get(row, none))
         for row, chunk_id in zip(rows.tolist(), chunk_ids, strict=True)
     )
