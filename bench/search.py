@@ -1,6 +1,6 @@
 """Hybrid search in the index: latency, throughput and recall against exact search.
 
-    python bench/search.py [--quick] [--sizes 10k,100k,1m] [--json] [--data FOLDER]
+    python bench/search.py [--quick] [--sizes 10k,100k,1m] [--json] [--data FOLDER] [--search-threads N]
 
 Chunks are made from real passages and their embeddings, questions are real (see `search_corpus`). Per engine and size:
 
@@ -160,11 +160,11 @@ async def fill(index: IndexStore, corpus: Corpus, rows: int) -> dict[str, float]
     }
 
 
-async def measure(engine: Engine, url: str, seed: Seed, rows: int) -> dict[str, float]:
+async def measure(engine: Engine, url: str, seed: Seed, rows: int, options: StoresOptions) -> dict[str, float]:
     corpus = make_corpus(seed, rows + FRESH * FRESH_ROWS)
     questions = make_questions(seed, words=engine.words)
     exact = nearest_exactly(corpus.vectors[:rows], questions[:JUDGED])
-    async with open_index(url, StoresOptions(memory_mb=MEMORY_MB)) as index:
+    async with open_index(url, options) as index:
         filled = await fill(index, corpus, rows)
         await timed(index, questions[:20])
         cpu = time.process_time()
@@ -184,7 +184,7 @@ async def measure(engine: Engine, url: str, seed: Seed, rows: int) -> dict[str, 
         }
     if engine.disk:
         figures |= await measure_disk(url, questions, exact)
-    async with open_index(url, StoresOptions(memory_mb=MEMORY_MB)) as index:
+    async with open_index(url, options) as index:
         await index.optimise("bench")
         fresh, _ = await timed_after_writes(index, corpus, questions, 0)
         added, added_cpu_ms = await timed_after_writes(index, corpus, questions, rows)
@@ -202,13 +202,13 @@ async def measure_disk(url: str, questions: Sequence[IndexQuery], exact: Sequenc
         }
 
 
-async def run(sizes: Sequence[str], seed: Seed) -> dict[str, float]:
+async def run(sizes: Sequence[str], seed: Seed, options: StoresOptions) -> dict[str, float]:
     report: dict[str, float] = {}
     for size, engine in itertools.product(sizes, ENGINES):
         if SIZES[size] > engine.most_rows or (engine.package and not importlib.util.find_spec(engine.package)):
             continue
         with TemporaryDirectory(prefix="penstock-bench-") as folder:
-            figures = await measure(engine, f"{engine.scheme}://{folder}/index", seed, SIZES[size])
+            figures = await measure(engine, f"{engine.scheme}://{folder}/index", seed, SIZES[size], options)
         for name, value in figures.items():
             report[f"{engine.name}.{size}.{name}"] = round(value, 4)
         print(engine.name, size, *(f"{name} {value:.4g}" for name, value in figures.items()), file=sys.stderr)
@@ -222,10 +222,12 @@ def main() -> None:
         "--sizes", default="10k,100k,1m", help="a million needs 12 GB of memory and a quarter of an hour"
     )
     parser.add_argument("--data", type=Path, default=DATA, help="where `load-en` and `squad-dev` are")
+    parser.add_argument("--search-threads", type=int, default=1, help="`stores.search_threads`")
     parser.add_argument("--json", action="store_true", help="print the figures as one flat JSON object")
     options = parser.parse_args()
     seed = make_seed(options.data, QUICK_PASSAGES if options.quick else PASSAGES)
-    report = asyncio.run(run(["10k"] if options.quick else options.sizes.split(","), seed))
+    stores = StoresOptions(memory_mb=MEMORY_MB, search_threads=options.search_threads)
+    report = asyncio.run(run(["10k"] if options.quick else options.sizes.split(","), seed, stores))
     if options.json:
         print(json.dumps(report))
 

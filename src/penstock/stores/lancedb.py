@@ -25,9 +25,6 @@ from penstock.stores.vectors import check_dimensions
 
 logger = logging.getLogger(__name__)
 
-SEARCH_THREADS = min(4, os.cpu_count() or 1)
-"""Searches compute: more threads than processors only take Python's lock from one another."""
-
 # The terms are ours already (see `analyzer`): the engine splits at white space and does nothing else.
 _TERMS = FTS(
     base_tokenizer="whitespace",
@@ -56,7 +53,7 @@ class LanceIndex(IndexStore):
         self._database: Any = None
         self._cpu = ThreadPoolExecutor(max_workers=1, thread_name_prefix="penstock-index")
         self._copies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="penstock-copy")
-        self._searches = ThreadPoolExecutor(max_workers=SEARCH_THREADS, thread_name_prefix="penstock-search")
+        self._searches = ThreadPoolExecutor(options.search_threads, thread_name_prefix="penstock-search")
 
     async def open(self) -> None:
         try:
