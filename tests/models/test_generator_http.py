@@ -170,3 +170,52 @@ async def test_connecting_has_its_own_time_out() -> None:
     # The backlog takes the connection; nobody answers to TLS.
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConnectFailed, match=r"within 0\.1 s"):
         await post(Upstream(f"https://127.0.0.1:{silent.getsockname()[1]}", connect_s=0.1))
+
+
+@pytest.mark.case(26)
+async def test_what_nobody_reads_waits_at_the_provider() -> None:
+    body = b"x" * 40_000_000  # more than the sockets hold
+    written = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        written.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        upstream = Upstream(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", connect_s=5)
+        async with asyncio.timeout(30), upstream.post("/chat", b"{}", {}) as reply:
+            got = len(await reply.read())
+            for _ in range(2000):
+                await asyncio.sleep(0)
+            assert not written.is_set()
+            while piece := await reply.read():
+                got += len(piece)
+        assert got == len(body)
+        await upstream.close()
+
+
+async def test_a_read_that_timed_out_can_be_tried_again() -> None:
+    go_on = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(HEAD + b"content-length: 2\r\n\r\na")
+        await go_on.wait()
+        writer.write(b"b")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        upstream = Upstream(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", connect_s=5)
+        now = asyncio.get_running_loop().time
+        async with asyncio.timeout(30), upstream.post("/chat", b"{}", {}) as reply:
+            assert await reply.read(by=now() + 20) == b"a"
+            for _ in range(2):
+                with pytest.raises(TimeoutError):
+                    await reply.read(by=now() + 0.01)
+            go_on.set()
+            assert await reply.read(by=now() + 20) == b"b"
+            assert await reply.read() == b""
+        await upstream.close()
