@@ -9,6 +9,7 @@ import pytest
 
 from penstock.app import Services
 from penstock.app.worker import Engines, warm
+from penstock.settings import Settings
 
 
 class Quiet:
@@ -35,7 +36,7 @@ class Quiet:
 async def test_a_collection_that_does_not_answer_does_not_hold_the_worker_up(monkeypatch: pytest.MonkeyPatch) -> None:
     quiet, ready = Quiet(), asyncio.Event()
     monkeypatch.setattr("penstock.app.worker.Retriever", lambda *_: quiet)
-    services = SimpleNamespace(ledger=quiet)
+    services = SimpleNamespace(ledger=quiet, settings=Settings())
     loading = asyncio.create_task(quiet.preload())
     engines = SimpleNamespace(loading=loading, models=quiet, parsers=quiet, index=None, reader=None)
     await warm(cast("Services", services), cast("Engines", engines), ready.set)
