@@ -11,10 +11,12 @@ A fresh `penstock serve` for each part. `--data` is a folder with `load-en/corpu
 - second run: the same command again; `second_run.speedup` is by the time on the clock, start of the command included.
 - good: `docs/good`, 69 documents of 14 formats.
 - curve: synthetic documents of some 20 passages of 32 tokens each, until there are `--curve` chunks; short ones, so
-  that what grows with the collection shows beside the model. `last_over_first` compares the rate of the last tenth with
-  the first's; `search.*` are searches one by one, before and during the curve's ingest.
-- peer: LangChain or LlamaIndex in an environment of its own (build/ingest-peers) on the same files, with the same model
-  and chunk size, sentence-transformers on torch's CPU build.
+  that what grows with the collection shows beside the model. `last_over_first` compares the rate of the last twentieth
+  (10,000 of 200,000) with the first's, `curve.cpu_last_over_first` does so by the processor time of all processes;
+  `search.*` are searches one by one, before and during the curve's ingest.
+- peer: LangChain or LlamaIndex in an environment of its own (build/ingest-peers, made by the first whole run; --quick
+  goes without where there is none) on the same files, with the same model and chunk size, sentence-transformers on
+  torch's CPU build.
 """
 
 import argparse
@@ -92,8 +94,8 @@ def bench_embed(folder: Path) -> dict[str, float]:
     return found
 
 
-def measure_load(texts: Sequence[str], home: Path) -> dict[str, float]:
-    """First and second run over the same folder, raw embedding before and after the first."""
+def measure_load(texts: Sequence[str], home: Path, *, quick: bool) -> dict[str, float]:
+    """First and second run over the same folder, raw embedding before and (unless `quick`) after them."""
     folder = write_files(home / "load", texts)
     raw = [bench_embed(folder)]
     with running() as server:
@@ -103,7 +105,8 @@ def measure_load(texts: Sequence[str], home: Path) -> dict[str, float]:
         rss_mb = server.rss_mb()["worker"]
         second = penstock_ingest(server, folder)
         embedded = asyncio.run(third_run(server, folder))
-    raw.append(bench_embed(folder))
+    if not quick:
+        raw.append(bench_embed(folder))
     texts_per_s = median(one["texts_per_s"] for one in raw)
     embed_cpu_s = median(one["cpu_s"] for one in raw)
     total_s = sum(cpu_s.values())
@@ -156,14 +159,15 @@ class Curve:
         self._chunks = chunks
         self._questions = [" ".join(text.split()[:9]) for text in texts[:200]]
         self.points: list[tuple[int, float, float]] = []
+        self._cpu_ms: list[float] = []
 
     async def run(self) -> dict[str, float]:
         await self._client.create_collection("curve", CURVE_OPTIONS)
-        await self._add(self._chunks // 10, 0)
+        await self._add(max(self._chunks // 20, 200), 0)
         idle = await self._search_for(4.0)
         loaded: list[float] = []
         searching = asyncio.create_task(self._search(loaded))
-        step, number = max(self._chunks // 10, 200), 1
+        step, number = max(self._chunks // 20, 200), 1
         while self.points[-1][0] < self._chunks - step:
             await self._add(step, number)
             number += 1
@@ -172,6 +176,7 @@ class Curve:
         first, last = self.points[0], self.points[-1]
         return {
             "last_over_first": last[1] / first[1],
+            "curve.cpu_last_over_first": self._cpu_ms[0] / self._cpu_ms[-1],
             "curve.chunks": last[0],
             "curve.first_chunks_per_s": first[1],
             "curve.last_chunks_per_s": last[1],
@@ -185,13 +190,16 @@ class Curve:
 
     async def _add(self, chunks: int, number: int) -> None:
         files = [self._document(f"{number}-{i}") for i in range(max(1, chunks // CURVE_CHUNKS_A_DOCUMENT))]
+        before = sum(self._server.cpu_s().values())
         report = await Ingestion(self._client, "curve", longest_look_s=0.2).run(files)
+        self._cpu_ms.append(1000 * (sum(self._server.cpu_s().values()) - before) / max(report.chunks, 1))
         if report.failures:
             raise SystemExit(f"a synthetic document failed: {report.failures[0].message}")
         so_far = self.points[-1][0] if self.points else 0
         self.points.append((so_far + report.chunks, report.chunks / report.seconds, self._server.rss_mb()["worker"]))
-        print(f"curve {self.points[-1][0]:,} chunks: {self.points[-1][1]:,.0f}/s, "
-              f"worker {self.points[-1][2]:,.0f} MiB", file=sys.stderr)  # fmt: skip
+        held, rate, rss_mb = self.points[-1]
+        told = f"curve {held:,} chunks: {rate:,.0f}/s, {self._cpu_ms[-1]:.2f} ms of the processor each"
+        print(f"{told}, worker {rss_mb:,.0f} MiB", file=sys.stderr)
 
     def _document(self, name: str) -> NewFile:
         paragraphs = (" ".join(self._random.choices(self._words, k=19)) for _ in range(CURVE_CHUNKS_A_DOCUMENT))
@@ -221,10 +229,14 @@ async def measure_curve(texts: Sequence[str], chunks: int) -> dict[str, float]:
             return await Curve(server, client, texts, chunks).run()
 
 
+def is_installed(peer: str) -> bool:
+    return (PEERS_HOME / f"installed-{peer}").exists()
+
+
 def peer_python(peer: str) -> Path:
     """The interpreter of the peers' environment, made on first use."""
     python, done = PEERS_HOME / "bin" / "python", PEERS_HOME / f"installed-{peer}"
-    if not done.exists():
+    if not is_installed(peer):
         print(f"installing {peer}, once ...", file=sys.stderr)
         venv.create(PEERS_HOME, with_pip=True)
         requirements = (*COMMON, *REQUIREMENTS[peer])
@@ -262,18 +274,20 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--peer", choices=[*REQUIREMENTS, "none"], default="langchain")
     parser.add_argument("--documents", type=int, default=None, help="passages of load-en (2000; quick: 200)")
-    parser.add_argument("--curve", type=int, default=None, help="chunks, 0: no curve (100000; quick: 1000)")
+    parser.add_argument("--curve", type=int, default=None, help="chunks, 0: no curve (200000; quick: 1000)")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of load-en and docs")
     args = parser.parse_args()
     documents = args.documents or (200 if args.quick else 2000)
-    chunks = (1_000 if args.quick else 100_000) if args.curve is None else args.curve
+    chunks = (1_000 if args.quick else 200_000) if args.curve is None else args.curve
     texts = read_texts(args.data, max(documents, 2000))
     with TemporaryDirectory(prefix="penstock-bench-") as home:
-        found = measure_load(texts[:documents], Path(home))
+        found = measure_load(texts[:documents], Path(home), quick=args.quick)
         found |= measure_good(args.data)
         if chunks:
             found |= asyncio.run(measure_curve(texts, chunks))
-        if args.peer != "none":
+        if args.quick and args.peer != "none" and not is_installed(args.peer):
+            print(f"without {args.peer}: a whole run installs it", file=sys.stderr)
+        elif args.peer != "none":
             found |= measure_peer(args.peer, texts[: 60 if args.quick else 500], Path(home))
     rounded = {name: round(value, 3) for name, value in found.items()}
     if args.json:
