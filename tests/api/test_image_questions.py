@@ -100,6 +100,7 @@ BAD_IMAGES = {
     "text": (base64.b64encode(b"hello").decode(), 415),
     "svg": (base64.b64encode(b"<svg onload='x'/>").decode(), 415),
     "pdf": (base64.b64encode(b"%PDF-1.7").decode(), 415),
+    "unknown": (base64.b64encode(bytes(range(256))).decode(), 415),
     "file-url": ("file:///etc/passwd", 422),
     "gopher": ("gopher://files.example/", 422),
     "too-large": ("A" * 15_000_000, 413),

@@ -7,6 +7,7 @@ import binascii
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -97,10 +98,10 @@ def read_below(folder: Path, path: str, max_bytes: int) -> bytes:
 
 
 def _image_type(name: str, head: bytes, declared: str | None) -> str:
-    media_type = sniff(name, head, declared)
-    if media_type not in IMAGES:
-        raise UnsupportedMedia("This is no image (PNG, JPEG, WEBP, TIFF, GIF or BMP).")
-    return media_type
+    with suppress(UnsupportedMedia):  # that would name all that a document may be
+        if (media_type := sniff(name, head, declared)) in IMAGES:
+            return media_type
+    raise UnsupportedMedia("This is no image (PNG, JPEG, WEBP, TIFF, GIF or BMP).")
 
 
 def _too_large(max_bytes: int) -> TooLarge:
