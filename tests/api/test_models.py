@@ -101,6 +101,7 @@ async def test_nothing_secret_is_listed(named: httpx.AsyncClient) -> None:
         ({"embedding_model": "/etc"}, "There are: default, small, cloud, old"),
         ({"embedding_model": "owner/anything"}, "no embedding model"),
         ({"reranker": "other"}, "There are: cross, none"),
+        ({"image_model": "small"}, "There are: clip"),
     ],
 )
 async def test_only_models_of_the_settings_may_be_named(
@@ -111,11 +112,37 @@ async def test_only_models_of_the_settings_may_be_named(
     assert said in refused.json()["detail"]
 
 
-@pytest.mark.parametrize("options", [{"embedding_model": "cloud"}, {"reranker": "none"}, {"reranker": "cross"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embedding_model": "cloud"},
+        {"reranker": "none"},
+        {"reranker": "cross"},
+        {"image_model": "clip", "captions": True},
+    ],
+)
 async def test_models_of_the_settings_are_kept(named: httpx.AsyncClient, options: dict[str, str]) -> None:
     made = await named.post("/v1/collections", json={"name": "c", **options})
     assert made.status_code == 201
     assert options.items() <= made.json()["options"].items()
+
+
+async def test_an_image_model_is_added_by_a_copy(named: httpx.AsyncClient, services: Services) -> None:
+    await named.post("/v1/collections", json={"name": "plain"})
+    for path, body in (("copy", {"name": "seen", "image_model": "no"}), ("reindex", {"image_model": "no"})):
+        refused = await named.post(f"/v1/collections/plain/{path}", json=body)
+        assert (refused.status_code, "There are: clip" in refused.json()["detail"]) == (422, True)
+    refused = await named.post("/v1/collections/plain/reindex", json={"image_model": "clip"})
+    assert (refused.status_code, "Copy it" in refused.json()["detail"]) == (422, True)
+    copied = await named.post("/v1/collections/plain/copy", json={"name": "seen", "image_model": "clip"})
+    assert copied.status_code == 202
+    options = (await services.ledger.get_collection("default", "seen")).options
+    assert (options.image_model, options.captions) == ("clip", False)
+
+
+async def test_captions_need_somebody_who_sees(client: httpx.AsyncClient) -> None:
+    refused = await client.post("/v1/collections", json={"name": "c", "captions": True})
+    assert (refused.status_code, "no model that takes pictures" in refused.json()["detail"]) == (422, True)
 
 
 @pytest.mark.parametrize(
