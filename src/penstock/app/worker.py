@@ -206,7 +206,6 @@ def make_handlers(services: Services, engines: Engines, pictures: PictureIndexer
         ingestor=Ingestor(
             ledger=services.ledger,
             blobs=services.blobs,
-            index=engines.index,
             writer=engines.writer,
             parsers=pictures.reader,
             pictures=pictures,

@@ -24,7 +24,7 @@ from penstock.pipeline.passage_vectors import PassageVectors
 from penstock.pipeline.passages import passage_text
 from penstock.pipeline.picture_index import PictureIndexer
 from penstock.pipeline.together import Together
-from penstock.stores.base import IndexRow, IndexStore
+from penstock.stores.base import IndexRow
 from penstock.types import JSON, Chunk, CollectionOptions, DocumentStatus
 
 SPECIAL_TOKENS = 2
@@ -95,7 +95,6 @@ class Ingestor:
         *,
         ledger: Ledger,
         blobs: BlobStore,
-        index: IndexStore,
         writer: IndexWriter,
         parsers: DocumentReader,
         pictures: PictureIndexer,
@@ -105,7 +104,6 @@ class Ingestor:
     ) -> None:
         self._ledger = ledger
         self._blobs = blobs
-        self._index = index
         self._writer = writer
         self._parsers = parsers
         self._models = models

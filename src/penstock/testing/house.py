@@ -141,7 +141,6 @@ class House:
         return Ingestor(
             ledger=self.ledger,
             blobs=self.blobs,
-            index=self.index,
             writer=self.writer,
             parsers=pictures.reader,
             pictures=pictures,
