@@ -5,9 +5,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 KEPT = ("PENSTOCK_TEST_", "PENSTOCK_EXAMPLES")
 """Settings of the tests themselves."""
+
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+"""The same examples each time, however slow the machine; `--hypothesis-profile=default` looks for new ones."""
 
 
 def pytest_configure() -> None:

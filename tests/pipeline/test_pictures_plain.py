@@ -153,7 +153,7 @@ def test_text_bombs_in_a_png_are_refused() -> None:
 
 @pytest.fixture
 async def pool() -> AsyncIterator[ParserPool]:
-    async with ParserPool(ParsingOptions(processes=1, time_limit_s=10, memory_limit_mb=512)) as pool:
+    async with ParserPool(ParsingOptions(processes=1, time_limit_s=60, memory_limit_mb=512)) as pool:
         yield pool
 
 
