@@ -25,6 +25,17 @@ def test_folders_are_searched_and_hidden_files_left_out(folder: Path) -> None:
     assert [file.name for file in find_files([folder / "b.txt", folder / "deep"])] == ["b.txt", "er/c.txt"]
 
 
+@pytest.mark.case(29)
+def test_links_that_lead_out_of_a_folder_are_left_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("Not for others.")
+    (folder / "deep" / "out.txt").symlink_to(tmp_path / "secret.txt")
+    (folder / "in.txt").symlink_to("b.txt")
+    (folder / "loop").symlink_to(".")
+    (folder / "nowhere.txt").symlink_to("gone")
+    assert [file.name for file in find_files([folder])] == ["a.md", "b.txt", "in.txt", "deep/er/c.txt"]
+    assert [file.name for file in find_files([folder / "deep" / "out.txt"])] == ["out.txt"]
+
+
 def test_a_name_that_is_no_utf8_is_made_one(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("x")
     assert [file.name for file in find_files([tmp_path])] == ["caf\ufffd.txt"]

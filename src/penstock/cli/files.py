@@ -14,7 +14,8 @@ BATCH_BYTES = 8 * 1024 * 1024
 
 
 def find_files(paths: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[NewFile]:
-    """The files at `paths`, folders with all that is in them, hidden files left out; in order of their names.
+    """The files at `paths`, folders with all that is in them, but for hidden files and links that lead out of them; in
+    order of their names.
 
     A file in a folder is named by its way from that folder. The patterns are of that name or of its last part. Raises
     `InvalidInput` for a path that is not there and for two files that would be one document.
@@ -63,13 +64,18 @@ def _files_at(path: Path) -> Iterator[tuple[str, Path]]:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 file = Path(folder, name)
-                if not name.startswith(".") and file.is_file():
+                if not name.startswith(".") and file.is_file() and not _leads_out(file, path):
                     yield _speakable(file.relative_to(path).as_posix()), file
     elif path.is_file():
         yield _speakable(path.name), path
     else:
         what = "is no plain file" if path.exists() else "is not there"
         raise InvalidInput(f"{path} {what}. Give files, or folders of them.")
+
+
+def _leads_out(file: Path, folder: Path) -> bool:
+    """A link to a file elsewhere: whoever may write into the folder could have any file of the user's sent."""
+    return file.is_symlink() and not file.resolve().is_relative_to(folder.resolve())
 
 
 def _speakable(name: str) -> str:
