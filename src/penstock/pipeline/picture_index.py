@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from penstock.blobs.base import BlobStore
-from penstock.errors import InvalidInput, NotFound, ParseError, TooLarge, UnsupportedMedia
+from penstock.errors import InvalidInput, NotFound, ParseError, PenstockError, TooLarge, UnsupportedMedia
 from penstock.ledger.base import VersionWork
 from penstock.models.base import ImageEmbedder, Lane, Role, Vectors
 from penstock.models.pool import ModelPool
@@ -21,7 +21,7 @@ from penstock.types import Chunk
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 4
+_AT_ONCE = 8
 """Documents whose pictures are in memory: each at most `images.per_document`."""
 
 _REFUSED = (InvalidInput, TooLarge, UnsupportedMedia)
@@ -60,18 +60,18 @@ class PictureIndexer:
         await self._index.create(place, embedder.info.dimensions)
         async with self._turns:
             vectors, computed = await self._vectors(embedder, work, chunks)
-            rows = [
-                IndexRow(
-                    chunk_id=chunk.id,
-                    document_id=chunk.document_id,
-                    version_id=chunk.version_id,
-                    text=chunk.text,
-                    vector=vector,
-                    metadata=work.metadata,
-                )
-                for chunk, vector in zip(chunks, vectors, strict=True)
-            ]
-            await self._writer.write(place, rows)
+        rows = [
+            IndexRow(
+                chunk_id=chunk.id,
+                document_id=chunk.document_id,
+                version_id=chunk.version_id,
+                text=chunk.text,
+                vector=vector,
+                metadata=work.metadata,
+            )
+            for chunk, vector in zip(chunks, vectors, strict=True)
+        ]
+        await self._writer.write(place, rows)
         return computed
 
     async def _vectors(
@@ -107,7 +107,12 @@ class PictureIndexer:
         except (NotFound, ParseError) as exc:
             logger.warning("The pictures of %s cannot be looked at: %s", work.version_id, exc)
             return {}
-        await asyncio.gather(*(embed(one) for one in found))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for one in found:
+                    group.create_task(embed(one))
+        except* PenstockError as errors:
+            raise errors.exceptions[0] from None
         return vectors
 
     def _keys_of(self, embedder: ImageEmbedder) -> ContentKeys:
