@@ -193,3 +193,25 @@ def test_garbage_is_a_parse_error_with_a_reason(extractor: Extractor, media_type
         extractor.parse(b"%PDF-1.4 no, this is nothing at all", media_type)
     assert caught.value.code == "parse_failed"
     assert len(caught.value.message) > 20
+
+
+def test_a_message_that_is_attached_is_read_behind_its_mail(extractor: Extractor) -> None:
+    inner, mail = EmailMessage(), EmailMessage()
+    inner["Subject"] = "The dodo"
+    inner.set_content("It nests beside the weir.")
+    mail["Subject"] = "Forwarded"
+    mail.set_content("See below.")
+    mail.add_attachment(inner)
+    text = extractor.parse(mail.as_bytes(), media.EML).text
+    assert text.split("\n\n") == [
+        "Subject: Forwarded\nAttachments: The dodo",
+        "See below.",
+        "Subject: The dodo",
+        "It nests beside the weir.",
+    ]
+
+
+@pytest.mark.case(30)
+def test_messages_in_messages_without_end_are_refused(extractor: Extractor) -> None:
+    with pytest.raises(ParseError, match="nested"):
+        extractor.parse(b"Content-Type: message/rfc822\n\n" * 3000 + b"Subject: deep\n\nx", media.EML)

@@ -60,14 +60,15 @@ class Extractor(Parser):
         return _document(builder, media.HTML, title)
 
     def _mail(self, data: bytes) -> ParsedDocument:
-        headers, body, is_html = read_mail(data)
+        mails = read_mail(data)
         builder = TextBuilder()
-        builder.block("\n".join(f"{name}: {value}" for name, value in headers))
-        if is_html:
-            write_markdown(self._run(split_head(body)[0].encode(), media.HTML).content, builder)
-        else:
-            builder.block(clean(body.decode()).strip())
-        return _document(builder, media.EML, dict(headers).get("Subject"))
+        for mail in mails:
+            builder.block("\n".join(f"{name}: {value}" for name, value in mail.headers))
+            if mail.is_html:
+                write_markdown(self._run(split_head(mail.body)[0].encode(), media.HTML).content, builder)
+            else:
+                builder.block(clean(mail.body.decode()).strip())
+        return _document(builder, media.EML, dict(mails[0].headers).get("Subject"))
 
     def _structured(self, data: bytes, media_type: str) -> ParsedDocument:
         result = self._run(data, media_type)
