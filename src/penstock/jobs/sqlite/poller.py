@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from penstock.jobs.clock import Clock
-from penstock.jobs.sqlite.rows import read
+from penstock.jobs.sqlite.rows import decode, read
 from penstock.jobs.wakeups import Wakeups
 from penstock.types import JobEvent
 
@@ -31,9 +31,9 @@ _BATCH = 2000
 _TURN = 32
 """So many events go to their watchers in one turn of the event loop: a thousand streams do not hold up a request."""
 
-_READY = "SELECT EXISTS (SELECT 1 FROM job INDEXED BY job_ready WHERE state = 'queued' AND due IS NULL)"
-_DUE = "SELECT min(due) FROM job INDEXED BY job_due WHERE state = 'queued' AND due IS NOT NULL"
-_CANCELLED = "SELECT json_group_array(id) FROM job INDEXED BY job_cancel WHERE state = 'running' AND cancel = 1"
+_WORK = """SELECT EXISTS (SELECT 1 FROM job INDEXED BY job_ready WHERE state = 'queued' AND due IS NULL),
+    (SELECT min(due) FROM job INDEXED BY job_due WHERE state = 'queued' AND due IS NOT NULL),
+    (SELECT json_group_array(id) FROM job INDEXED BY job_cancel WHERE state = 'running' AND cancel = 1)"""
 _EVENTS = f"""SELECT json_group_array(json_array(n, job, json_object(
     'seq', seq, 'type', type, 'data', json(data), 'attempt', attempt, 'at', at)))
     FROM (SELECT * FROM event WHERE n > ? ORDER BY n LIMIT {_BATCH})"""
@@ -149,10 +149,8 @@ class Poller:
 
     def _ring(self, changed: bool) -> None:
         if changed:
-            ready = self._cx.execute(_READY).fetchone()[0]
-            self._next_due = self._cx.execute(_DUE).fetchone()[0]
-            cancelled = read(self._cx, _CANCELLED, (), list[str])
-            if cancelled:
+            ready, self._next_due, listed = self._cx.execute(_WORK).fetchone()
+            if cancelled := decode(listed, list[str]):
                 self._tell(self._wakeups.cancelled, cancelled)
             if ready:
                 self._tell(self._wakeups.ready)
