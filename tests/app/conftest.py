@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -71,7 +72,8 @@ class Server:
         children = self.children()
         self.process.kill()
         for pid in children.values():
-            os.killpg(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it saw its supervisor die, and ended first
+                os.killpg(pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> int:
