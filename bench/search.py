@@ -222,7 +222,7 @@ def main() -> None:
         "--sizes", default="10k,100k,1m", help="a million needs 12 GB of memory and a quarter of an hour"
     )
     parser.add_argument("--data", type=Path, default=DATA, help="where `load-en` and `squad-dev` are")
-    parser.add_argument("--search-threads", type=int, default=1, help="`stores.search_threads`")
+    parser.add_argument("--search-threads", type=int, default=2, help="`stores.search_threads`")
     parser.add_argument("--json", action="store_true", help="print the figures as one flat JSON object")
     options = parser.parse_args()
     seed = make_seed(options.data, QUICK_PASSAGES if options.quick else PASSAGES)
