@@ -16,7 +16,7 @@ def test_what_dies_again_and_again_is_started_ever_more_rarely() -> None:
     assert restarts.pause_s(ready_for_s=2 * HEALTHY_AFTER_S) == FIRST_PAUSE_S
 
 
-def test_what_was_ready_is_back_within_a_second_however_often_it_dies() -> None:
+def test_what_was_ready_is_back_soon_however_often_it_dies() -> None:
     restarts = Restarts()
     pauses = [restarts.pause_s(ready_for_s=0.5) for _ in range(10)]
     assert pauses == sorted(pauses)

@@ -1,7 +1,7 @@
 """When a child that died is started again."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, HEALTHY_AFTER_S = 0.1, 10.0, 3.0
-LONGEST_ONCE_READY_S = 1.0
+LONGEST_ONCE_READY_S = 0.3
 """For a child that was ready: its jobs and those of others wait for it, and a start takes longer than this anyway."""
 
 
