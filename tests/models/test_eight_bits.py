@@ -72,13 +72,17 @@ PASSAGES = [
     "In the second quarter sales rose by 3.4 % to 12.8 million, while costs fell for the third time in a row.",
     "The court held that the contract was void, since neither side had signed its second page.",
 ]
+WORDS = ["", "x", "water", "1936", "车", "House rules", "one two"]
 
 
 @pytest.mark.usefixtures("minilm_folder")
 async def test_vectors_stay_and_do_not_depend_on_the_batch(options: ModelsOptions) -> None:
     if not choose_eight_bits("auto", read_recipe(GOLDEN, DEFAULT_MODEL)):
         pytest.skip("this processor does the default model in 16 bits or more")
-    texts = [" ".join(PASSAGES[place % 6] for place in range(number, number + 1 + number % 4)) for number in range(24)]
+    texts = [
+        *WORDS,
+        *(" ".join(PASSAGES[place % 6] for place in range(number, number + 1 + number % 4)) for number in range(24)),
+    ]
     async with ModelPool(options) as pool:
         embedder = await pool.embedder()
         assert embedder.info.precision == "i8"

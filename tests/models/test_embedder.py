@@ -16,8 +16,8 @@ from penstock.models.pool import ModelPool
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "minilm.json").read_text())
 TEXTS = [row["text"] for row in GOLDEN["rows"]]
 VECTORS = np.stack([np.frombuffer(base64.b64decode(row["vector"]), "<f4") for row in GOLDEN["rows"]])
-NEARNESS = {"f32": 0.9999, "bf16": 0.999, "auto": 0.998}
-"""auto may round weights to 8 bits, which texts without a single word show most; see test_eight_bits for others."""
+NEARNESS = {"f32": 0.9999, "bf16": 0.999, "auto": 0.999}
+"""auto may round weights to 8 bits, which texts without a single word show most."""
 
 
 def cosines(a: Vectors, b: Vectors) -> Vectors:

@@ -84,7 +84,8 @@ def bert(
     """(B, S) token ids to (B, S, H) token vectors. Raises ConfigError for a family or variant that is not known.
 
     `types` (B, S) says of each token whether it belongs to the first text of a pair (0) or the second (1).
-    `eight_bits`: all products but those of query, key and value have their weights in 8 bits.
+    `eight_bits`: the weights behind the attention and into the wide layer are in 8 bits. Those of query, key and value
+    and out of the wide layer stay: each would cost more nearness than the two together.
     """
     layout = LAYOUTS.get(config.model_type)
     if layout is None:
@@ -130,7 +131,7 @@ def embeddings(blocks: Blocks, first: int, ids: Node, types: Node | None) -> Nod
 
 def layer(blocks: Blocks, layout: Layout, name: str, x: Node, bias: Node, act: str) -> Node:
     projections = [f"{name}.{part}" for part in (layout.query, layout.key, layout.value)]
-    mixed = blocks.linear(blocks.self_attention(x, projections, bias), f"{name}.{layout.mixed}")
+    mixed = blocks.rounded(blocks.self_attention(x, projections, bias), f"{name}.{layout.mixed}")
     x, wide = blocks.norm_and_linear(op.add(mixed, x), f"{name}.{layout.mixed_norm}", f"{name}.{layout.wide}")
     wide = activation(wide, act)
     return blocks.layer_norm(op.add(blocks.linear(wide, f"{name}.{layout.narrow}"), x), f"{name}.{layout.narrow_norm}")

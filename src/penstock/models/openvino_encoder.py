@@ -41,7 +41,7 @@ VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 AMX = frozenset({"amx_bf16"})
 """Processors with it do 16 bits about as fast as 8."""
 
-GRAPHS = 3
+GRAPHS = 4
 """The version of all graphs that are built here: what was compiled from another one is not used."""
 
 
