@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from penstock.errors import InvalidInput
 from penstock.pipeline import media
 from penstock.pipeline.chunking import CHUNKER_NAMES
-from penstock.pipeline.chunking.chunker import CHARS_PER_TOKEN, Chunker, ChunkerCache
+from penstock.pipeline.chunking.chunker import Chunker, ChunkerCache
+from penstock.pipeline.chunking.whole import CHARS_PER_TOKEN
 from penstock.pipeline.parsing import ChunkingRequest, HeadingSpan, PageSpan, ParsedDocument, Piece
 from penstock.pipeline.parsing.builder import TextBuilder
 from penstock.pipeline.parsing.markdown import find_headings

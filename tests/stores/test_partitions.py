@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from penstock.stores.partitions import Partitions, Vector, best_of
+from penstock.stores.base import Vector
+from penstock.stores.partitions import Partitions, best_of
 
 ROWS = 10_000
 
 
 def unit(vectors: NDArray[np.floating[Any]]) -> Vector:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def clustered(dimensions: int, noise: float) -> Vector:
