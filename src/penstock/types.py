@@ -85,7 +85,10 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job as its store knows it. `attempt` counts from 1 and is the fencing token of every write of that attempt."""
+    """A job as its store knows it. `attempt` counts from 1 and is the fencing token of every write of that attempt.
+
+    `excused` attempts do not count against `max_attempts`: those handed back, and all before a retry of a failed job.
+    """
 
     id: str
     kind: str
@@ -95,6 +98,7 @@ class Job:
     payload: Mapping[str, JSON]
     attempt: int = 0
     max_attempts: int = 3
+    excused: int = 0
     subject: str | None = None
     idempotency_key: str | None = None
     progress: Progress | None = None
@@ -110,6 +114,11 @@ class Job:
     finished_at: float | None = None
     time_limit_s: float = 3600.0
     result_ttl_s: float = 24 * 3600.0
+
+    @property
+    def last_attempt(self) -> bool:
+        """Whether no other attempt follows where this one fails."""
+        return self.attempt - self.excused >= self.max_attempts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

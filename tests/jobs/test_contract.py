@@ -428,6 +428,7 @@ async def test_handed_back_jobs_do_not_wait_and_the_attempt_does_not_count(store
     for attempt in (1, 2, 3):
         (leased,) = await take(store, worker=f"w{attempt}")
         assert leased.attempt == attempt
+        assert leased.last_attempt
         assert await store.hand_back(f"w{attempt}") == 1
     assert await store.hand_back("w3") == 0
     assert await store.finish([(job.id, 3, OK)]) == {job.id}
@@ -484,14 +485,14 @@ async def test_a_cancelled_job_whose_worker_dies_or_stops_ends_cancelled(store: 
 
 
 async def test_retry_renews_the_attempts_and_keeps_the_failures(store: JobStore) -> None:
-    job = await one(store, max_attempts=1, deadline=4e9)
+    job = await one(store, max_attempts=2, deadline=4e9)
     await take(store)
     await store.finish([(job.id, 1, Outcome(failure=BROKEN))])
     again = await store.retry(job.id)
     assert (again.state, again.error, again.finished_at, again.deadline) == (JobState.QUEUED, None, None, None)
     assert [failure.code for failure in again.failures] == ["broken"]
     (leased,) = await take(store)
-    assert leased.attempt == 2
+    assert (leased.attempt, leased.excused, leased.last_attempt) == (2, 1, False)
     await store.finish([(job.id, 2, OK)])
     assert (await store.get(job.id)).state is JobState.SUCCEEDED
 

@@ -53,7 +53,7 @@ class Gatherer:
         try:
             return encode(await self.gather(batch_id, context.progress))
         except PenstockError as exc:
-            if not exc.retryable or context.attempt >= context.job.max_attempts:
+            if not exc.retryable or context.job.last_attempt:
                 failure = Failure(code=exc.code, message=exc.message, attempt=context.attempt, at=time.time())
                 if await self._ledger.batches.close(batch_id, failure):
                     ENDED.labels("failed").inc()

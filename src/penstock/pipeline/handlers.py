@@ -62,7 +62,7 @@ class Handlers:
         try:
             return encode(await self._ingest(version_id, context))
         except PenstockError as exc:
-            if not exc.retryable or context.attempt >= context.job.max_attempts:
+            if not exc.retryable or context.job.last_attempt:
                 failure = Failure(code=exc.code, message=exc.message, attempt=context.attempt, at=time.time())
                 await self.ledger.fail_version(version_id, failure)
             raise

@@ -61,7 +61,7 @@ class Reindexer:
         try:
             return encode(await self.reindex(request.generation_id, request.chunks, context.progress))
         except PenstockError as exc:
-            if not exc.retryable or context.attempt >= context.job.max_attempts:
+            if not exc.retryable or context.job.last_attempt:
                 await self._ledger.generations.abandon(request.generation_id)
             raise
 

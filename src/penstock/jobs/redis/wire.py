@@ -151,7 +151,7 @@ def where(wanted: JobFilter) -> bytes:
 def job(fields: Fields) -> Job:
     """A job from its fields, in the order of FIELDS in `lua/common.lua`."""
     (_, spec, state, attempt, worker, cancel, created_at, run_at, deadline, started_at, finished_at, progress, result,
-     error, failures) = (value or b"" for value in fields)  # fmt: skip
+     error, failures, excused) = (value or b"" for value in fields)  # fmt: skip
     fixed = _spec.decode(spec)
     return Job(
         id=fixed.id,
@@ -162,6 +162,7 @@ def job(fields: Fields) -> Job:
         payload=msgspec.json.decode(fixed.payload),
         attempt=int(attempt),
         max_attempts=fixed.max_attempts,
+        excused=int(excused),
         subject=fixed.subject,
         idempotency_key=fixed.idempotency_key,
         progress=msgspec.json.decode(progress, type=Progress) if progress else None,

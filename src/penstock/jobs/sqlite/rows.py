@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 JOB = """json_object(
     'id', id, 'kind', kind, 'tenant', tenant, 'priority', priority, 'state', state, 'payload', json(payload),
-    'attempt', attempt, 'max_attempts', max_attempts, 'subject', subject, 'idempotency_key', key,
+    'attempt', attempt, 'max_attempts', max_attempts, 'excused', excused, 'subject', subject, 'idempotency_key', key,
     'progress', json(progress), 'result', json(result), 'error', json(error), 'failures', json(failures),
     'worker', worker, 'cancel_requested', json(iif(cancel, 'true', 'false')), 'created_at', created_at,
     'run_at', run_at, 'deadline', deadline, 'started_at', started_at, 'finished_at', finished_at,

@@ -14,7 +14,7 @@ local S = cmsgpack.unpack(ARGV[2])
 local call = redis.call
 local CLASSES = {'interactive', 'normal', 'bulk'}
 local FIELDS = {'n', 'spec', 'state', 'attempt', 'worker', 'cancel', 'created_at', 'run_at', 'deadline', 'started_at',
-    'finished_at', 'progress', 'result', 'error', 'failures'}
+    'finished_at', 'progress', 'result', 'error', 'failures', 'excused'}
 
 local NOW
 if ARGV[1] ~= '' then
