@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from penstock.blobs.base import Blob, is_sha256
+from penstock.blobs.opening import opened
 from penstock.blobs.spool import BLOCK_BYTES, SUFFIX, storage_errors
 from penstock.blobs.store import SpoolingStore
 from penstock.errors import DataError, NotFound
@@ -111,12 +112,9 @@ class FolderBlobs(SpoolingStore):
         raise NotFound(f"There is no blob {sha256[:80]!a}.")
 
     async def blocks(self, sha256: str) -> AsyncGenerator[bytes, None]:
-        file = await self._in_thread(self._open_blob, sha256)
-        try:
+        async with opened(self._executor, lambda: self._open_blob(sha256)) as file:
             while block := await self._in_thread(self._read_block, file):
                 yield block
-        finally:
-            file.close()
 
     def _open_blob(self, sha256: str) -> BinaryIO:
         with storage_errors():

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import IO, ParamSpec, Self, TypeVar
 import msgspec
 
 from penstock.blobs.base import BlobStore
+from penstock.blobs.opening import opened
 from penstock.blobs.spool import storage_errors
 from penstock.errors import InvalidInput, UnsupportedMedia
 from penstock.fetch import Fetcher
@@ -158,11 +159,12 @@ class Sources:
 
     def _file_maker(self, source: Source, folder: Path, name: str) -> Callable[[], Awaitable[NewItem]]:
         async def make() -> NewItem:
-            try:
-                file = await self._in_thread(open_beneath, folder, name)
-            except InvalidInput as exc:
-                return _refused(source, name, exc)
-            with file:
+            async with AsyncExitStack() as stack:
+                try:
+                    opening = opened(self._executor, lambda: open_beneath(folder, name))
+                    file = await stack.enter_async_context(opening)
+                except InvalidInput as exc:
+                    return _refused(source, name, exc)
                 return await self._store(source, name, clean_name, self._blocks(file))
 
         return make
