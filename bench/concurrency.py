@@ -173,7 +173,7 @@ async def ingest(url: str) -> None:
 
 
 class Client:
-    """The users and the submitter, in this process of their own: one connection each, one parser for all."""
+    """The users, or the submitter, in a process of their own: one connection each, one parser for all."""
 
     def __init__(self, url: str) -> None:
         self._upstream = Upstream(url, connect_s=30)
@@ -212,25 +212,33 @@ class Client:
         return times
 
 
-async def wave(url: str, users: int, seconds: float) -> dict[str, list[float]]:
-    """All users ask at once; meanwhile, from a fifth of the way on, others submit."""
+async def wave(url: str, users: int) -> dict[str, list[float]]:
+    """All users ask at once."""
     client = Client(url)
-    submits: list[float] = []
-    if users >= 100:
-        await asyncio.gather(*(client.submit(20_000 + number) for number in range(2)))  # connections are there
+    asked = await asyncio.gather(*map(client.ask, range(users)))
+    return {"accepted": [one[0] for one in asked], "answered": [one[1] for one in asked]}
 
-    async def beside() -> None:
-        if users >= 100:
-            await asyncio.sleep(seconds / 5)
-            submits.extend(await client.submit_on(seconds / 2))
 
-    asked, _ = await asyncio.gather(asyncio.gather(*map(client.ask, range(users))), beside())
-    return {"accepted": [one[0] for one in asked], "answered": [one[1] for one in asked], "submitted": submits}
+async def submits(url: str, seconds: float) -> dict[str, list[float]]:
+    """Somebody who does not wait for answers submits, from a fifth of the way on."""
+    client = Client(url)
+    await client.submit(20_000)  # the connection is there
+    await asyncio.sleep(seconds / 5)
+    return {"submitted": await client.submit_on(seconds / 2)}
 
 
 def run_wave(url: str, users: int, seconds: float) -> dict[str, list[float]]:
-    command = [sys.executable, __file__, "--wave", url, str(users), str(seconds)]
-    found: dict[str, list[float]] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    """Users and submitter in two processes: the submitter's own wait for its turn is no wait for the server."""
+    commands = [["--wave", url, str(users)]]
+    if users >= 100:
+        commands.append(["--submits", url, str(seconds)])
+    running = [subprocess.Popen([sys.executable, __file__, *each], stdout=subprocess.PIPE) for each in commands]
+    found: dict[str, list[float]] = {"submitted": []}
+    for process in running:
+        output, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(process.returncode)
+        found |= json.loads(output)
     return found
 
 
@@ -293,11 +301,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="leave out what takes long; under a minute")
     parser.add_argument("--json", action="store_true", help="one flat object on standard output")
     parser.add_argument("--peers", type=Path, default=PEERS, help="where RQ's environment lives")
-    parser.add_argument("--wave", nargs=3, metavar=("URL", "USERS", "SECONDS"), help=argparse.SUPPRESS)
+    parser.add_argument("--wave", nargs=2, metavar=("URL", "USERS"), help=argparse.SUPPRESS)
+    parser.add_argument("--submits", nargs=2, metavar=("URL", "SECONDS"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.wave:
-        url, users, seconds = asked.wave
-        print(json.dumps(uvloop.run(wave(url, int(users), float(seconds)))))
+    if asked.wave or asked.submits:
+        url, number = asked.wave or asked.submits
+        print(json.dumps(uvloop.run(wave(url, int(number)) if asked.wave else submits(url, float(number)))))
         return
     figures, lines = measure(quick=asked.quick, peers=asked.peers.absolute())
     if asked.json:
