@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from penstock.errors import ConfigError, DataError, StorageFull
 from penstock.jobs import JobsOptions, open_store
 from penstock.jobs.base import JobFilter, Outcome
 from penstock.jobs.clock import Clock
-from penstock.jobs.sqlite.schema import prepare
+from penstock.jobs.sqlite import operations
+from penstock.jobs.sqlite.schema import connect, prepare
 from penstock.jobs.sqlite.store import SqliteStore
 from penstock.types import JobState, NewJob
 
@@ -145,6 +147,24 @@ async def test_many_writes_at_once_share_few_commits(file: Path) -> None:
 
 
 @pytest.mark.case(6)
+async def test_what_a_heartbeat_costs_grows_with_the_jobs_in_flight_and_no_faster(file: Path) -> None:
+    """It holds the file's lock: with a square of 1,000 jobs everybody else waited for half a second."""
+    steps = {}
+    async with open_store(f"sqlite:///{file}") as store:
+        for count in (100, 400):
+            await store.enqueue([NewJob(kind="work", payload={}) for _ in range(count)])
+            leases = {job.id: job.attempt for job in await store.lease(f"w{count}", kinds=["work"], n=count)}
+            assert len(leases) == count
+            cx = connect(str(file))
+            ticks: list[None] = []
+            cx.set_progress_handler(partial(ticks.append, None), 100)
+            beat = operations.beat(cx, f"w{count}", leases, until=1e9)
+            cx.close()
+            assert not beat.lost
+            steps[count] = len(ticks)
+    assert steps[400] < 8 * steps[100]
+
+
 async def test_a_jump_of_the_wall_clock_neither_ends_nor_prolongs_a_lease(file: Path) -> None:
     wall, steady = [1_000_000.0], [100.0]
     clock = Clock(wall=lambda: wall[0], steady=lambda: steady[0])

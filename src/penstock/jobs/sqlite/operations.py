@@ -137,8 +137,8 @@ def beat(cx: sqlite3.Connection, worker_id: str, leases: Mapping[str, int], unti
     asked = encode(list(leases.items()))
     held = read(
         cx,
-        """SELECT json_group_array(json_array(job.id, cancel)) FROM json_each(?2) JOIN job ON job.id = value ->> 0
-        WHERE state = 'running' AND attempt = value ->> 1 AND worker = ?1""",
+        """SELECT json_group_array(json_array(id, cancel)) FROM job WHERE state = 'running' AND worker = ?1
+        AND (id, attempt) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?2))""",
         (worker_id, asked),
         list[tuple[str, int]],
     )
