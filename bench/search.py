@@ -27,7 +27,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,6 +52,7 @@ FRESH_ROWS = 20
 REPEATS = 3
 JUDGED = 100
 MEMORY_MB = 8_192
+COLUMNS = ("p50_ms", "p95_ms", "qps8", "recall_at_10", "filtered_p50_ms")
 SIZES = {"10k": 10_000, "100k": 100_000, "1m": 1_000_000}
 
 
@@ -215,6 +216,17 @@ async def run(sizes: Sequence[str], seed: Seed, options: StoresOptions) -> dict[
     return report
 
 
+def print_table(report: Mapping[str, float]) -> None:
+    """A row for each engine and size."""
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in report.items():
+        place, _, name = key.rpartition(".")
+        rows.setdefault(place, {})[name] = value
+    print(f"{'':14}" + "".join(f"{column:>16}" for column in COLUMNS))
+    for place, row in rows.items():
+        print(f"{place:14}" + "".join(f"{row.get(column, float('nan')):16,.3f}" for column in COLUMNS))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="10 k chunks only: under a minute")
@@ -230,6 +242,8 @@ def main() -> None:
     report = asyncio.run(run(["10k"] if options.quick else options.sizes.split(","), seed, stores))
     if options.json:
         print(json.dumps(report))
+    else:
+        print_table(report)
 
 
 if __name__ == "__main__":
