@@ -77,35 +77,15 @@ def script(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def chroma_server() -> Iterator[int]:
-    with serving(
-        lambda folder, port: [
-            script("chroma"),
-            "run",
-            "--path",
-            str(folder),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ]
-    ) as port:
+    command = [script("chroma"), *"run --host 127.0.0.1 --path".split()]
+    with serving(lambda folder, port: [*command, str(folder), "--port", str(port)]) as port:
         yield port
 
 
 @pytest.fixture(scope="session")
 def milvus_server() -> Iterator[int]:
-    with serving(
-        lambda folder, port: [
-            script("milvus-lite"),
-            "server",
-            "--data-dir",
-            str(folder),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ]
-    ) as port:
+    command = [script("milvus-lite"), *"server --host 127.0.0.1 --data-dir".split()]
+    with serving(lambda folder, port: [*command, str(folder), "--port", str(port)]) as port:
         yield port
 
 

@@ -59,7 +59,6 @@ class Mirror:
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
         self._segments: list[Segment] = []
-        self._small: list[pa.Table] = []
         self.rows = 0
         self._average = 1.0
         self._sample: tuple[float, int, Vector] = (-math.inf, 0, np.empty((0, dimensions), np.float32))
