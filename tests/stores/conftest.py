@@ -77,14 +77,14 @@ def script(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def chroma_server() -> Iterator[int]:
-    command = [script("chroma"), *"run --host 127.0.0.1 --path".split()]
+    command = [script("chroma"), "run", "--host", "127.0.0.1", "--path"]
     with serving(lambda folder, port: [*command, str(folder), "--port", str(port)]) as port:
         yield port
 
 
 @pytest.fixture(scope="session")
 def milvus_server() -> Iterator[int]:
-    command = [script("milvus-lite"), *"server --host 127.0.0.1 --data-dir".split()]
+    command = [script("milvus-lite"), "server", "--host", "127.0.0.1", "--data-dir"]
     with serving(lambda folder, port: [*command, str(folder), "--port", str(port)]) as port:
         yield port
 
